@@ -1,0 +1,1 @@
+"""Looks staged coin ids up at CoinGecko and materializes which exchanges list them."""

@@ -1,0 +1,36 @@
+"""Serve the code location to Dagster's daemon and web server: `python -m coin_pipeline.code_server`.
+
+Runs are children of this process, so that none can have outlived an earlier one: a run that Dagster still
+believes to be under way was killed, and is reported as failed before anything new starts.
+"""
+
+import os
+import sys
+
+import dagster as dg
+from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
+
+from coin_pipeline.settings import read_settings
+
+
+def fail_leftover_runs(instance: dg.DagsterInstance) -> int:
+    """Report every run that an earlier code server left behind as failed, and return how many there were."""
+    leftover = instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES))
+    for run in leftover:
+        instance.report_run_failed(run, "The process of this run was killed; its lookups are taken up by the next run.")
+    return len(leftover)
+
+
+def main() -> None:
+    """Check the settings, clean up, and become Dagster's gRPC server."""
+    read_settings()
+    with dg.DagsterInstance.get() as instance:
+        leftover = fail_leftover_runs(instance)
+    print(f"{leftover} leftover runs", flush=True)
+    host, port = os.environ["DAGSTER_CODE_SERVER_HOST"], os.environ["DAGSTER_CODE_SERVER_PORT"]
+    command = ["dagster", "api", "grpc", "--module-name", "coin_pipeline.definitions", "--host", host, "--port", port]
+    os.execv(sys.executable, [sys.executable, "-m", *command])
+
+
+if __name__ == "__main__":
+    main()

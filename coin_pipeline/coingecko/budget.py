@@ -1,0 +1,94 @@
+"""The CoinGecko rate budget that all processes share: one row, one log of calls, on the database's clock."""
+
+import random
+import threading
+import time
+import uuid
+from datetime import timedelta
+
+from psycopg_pool import ConnectionPool
+
+from sql import query
+
+PROBE_EVERY = timedelta(seconds=30)  # while the breaker is open
+ACCESS_PAUSE = timedelta(minutes=5)  # after a refused key, so that failing runs do not pile up
+LONGEST_SLEEP = 1.0  # seconds between two looks at a budget that is spent or paused
+
+
+class RateBudget:
+    """Hand out permits to call, pause every process, and open the breaker; the rules are in `take_permit`."""
+
+    def __init__(self, pool: ConnectionPool, *, calls_per_minute: int, window_seconds: float = 60) -> None:
+        """Make the configured limit known to all processes.
+
+        Args:
+            pool: connections to `challenge_db`, in autocommit.
+            calls_per_minute: the limit, counted over `window_seconds`; 0 is no limit.
+            window_seconds: the length of CoinGecko's window; other than a minute only where time is short.
+        """
+        self._pool = pool
+        self._window_seconds = window_seconds
+        with pool.connection() as connection:
+            connection.execute(query("set_budget"), {"calls_per_minute": calls_per_minute})
+
+    def wait_for_permit(self, *, deadline: float, stop: threading.Event) -> bool:
+        """Wait until one call may be made, and count it.
+
+        Args:
+            deadline: on `time.monotonic`; a wait that cannot end before it is not begun.
+            stop: set when the wait has become pointless.
+
+        Returns:
+            True for a permit, False when there can be none before the deadline.
+        """
+        while not stop.is_set():
+            wait = self._ask()
+            if wait == 0:
+                return True
+            if time.monotonic() + wait > deadline:
+                return False
+            stop.wait(min(wait, LONGEST_SLEEP))
+        return False
+
+    def pause_for_rate_limit(self, *, retry_after: float) -> None:
+        """Stop every call for as long as a 429 asked, and a little longer, so that not all come at once."""
+        wait = timedelta(seconds=retry_after * random.uniform(1.0, 1.1))  # noqa: S311 (jitter)
+        self._pause(wait, cause="rate limit", reason=f"CoinGecko answered 429 and asks to wait {retry_after:.0f} s")
+
+    def pause_for_access(self, *, reason: str) -> None:
+        """Stop every call for five minutes, because CoinGecko refuses the key or the plan."""
+        self._pause(ACCESS_PAUSE, cause="access", reason=reason)
+
+    def note_answer(self, *, advertised_limit: int | None) -> None:
+        """Note that CoinGecko answers: the breaker closes, and a lower advertised limit holds from now on."""
+        with self._pool.connection() as connection:
+            connection.execute(query("note_answer"), {"advertised_limit": advertised_limit})
+
+    def note_failure(self, *, coin_id: str | None, reason: str) -> bool:
+        """Count a failure in a row and return whether the breaker is open now.
+
+        Args:
+            coin_id: failures of one id count once; None for a failure that no id can be blamed for.
+            reason: shown as the reason of the pause.
+        """
+        with self._pool.connection() as connection:
+            cursor = connection.execute(
+                query("note_failure"),
+                {"failure": coin_id or str(uuid.uuid4()), "pause": PROBE_EVERY, "reason": reason},
+            )
+            return bool(cursor.fetchall()[0][0])
+
+    def _ask(self) -> float:
+        with self._pool.connection() as connection:
+            cursor = connection.execute(
+                query("take_permit"),
+                {
+                    "window_seconds": self._window_seconds,
+                    "probe_every_seconds": PROBE_EVERY.total_seconds(),
+                },
+            )
+            return float(cursor.fetchall()[0][0])
+
+    def _pause(self, pause: timedelta, *, cause: str, reason: str) -> None:
+        with self._pool.connection() as connection:
+            connection.execute(query("pause_calls"), {"pause": pause, "cause": cause, "reason": reason})

@@ -1,0 +1,247 @@
+"""One HTTP call to CoinGecko at a time; facts and their certainty from docs.coingecko.com and its SDKs."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from http.cookiejar import DefaultCookiePolicy
+from urllib.parse import quote
+
+import pandas as pd
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from coin_pipeline.coingecko.errors import (
+    AccessRefusedError,
+    BadAnswerError,
+    RateLimitedError,
+    UnreachableError,
+)
+
+PAGE_SIZE = 100  # tickers a page, fixed by CoinGecko
+
+CONNECT_TIMEOUT = 5.0  # seconds
+READ_TIMEOUT = 10.0  # seconds without a byte
+ANSWER_TIMEOUT = 30.0  # seconds for a whole answer; with the timeouts above, within the lease of a lookup
+MAX_ANSWER_BYTES = 5 * 2**20  # a real page is about 60 KiB
+
+DEFAULT_RETRY_AFTER = 60.0  # seconds: the rate limit's window
+MAX_RETRY_AFTER = 300.0  # seconds
+
+PRO_KEY_HEADER = "x-cg-pro-api-key"
+DEMO_KEY_HEADER = "x-cg-demo-api-key"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TickersPage:
+    """One page of a coin's tickers, as far as this project needs it.
+
+    Attributes:
+        exchanges: distinct exchange identifiers, sorted.
+        tickers: tickers on the page; fewer than `PAGE_SIZE` on the last one.
+        skipped: tickers that named no exchange.
+    """
+
+    exchanges: list[str]
+    tickers: int
+    skipped: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What CoinGecko says of a coin.
+
+    Attributes:
+        page: the page asked for, or None when CoinGecko does not know the coin (404).
+        advertised_limit: calls a minute that `x-ratelimit-limit` allows, where it was sent.
+    """
+
+    page: TickersPage | None
+    advertised_limit: int | None = None
+
+
+class CoinGeckoClient:
+    """Ask CoinGecko over one HTTP session; safe to share between threads.
+
+    Makes exactly one request a call: retries are counted elsewhere, in one place. The API key travels in a
+    header only, so that no URL, log or exception can show it.
+    """
+
+    def __init__(
+        self, *, base_url: str, key_header: Mapping[str, str] | None = None, connections: int = 4
+    ) -> None:
+        """Prepare the session.
+
+        Args:
+            base_url: the API's root, such as `https://api.coingecko.com/api/v3`.
+            key_header: the header that carries the API key, from `key_header_of`.
+            connections: how many connections to keep open, one for each call made at a time.
+        """
+        self._base_url = base_url.rstrip("/")
+        self._session = requests.Session()
+        self._session.headers.update({"accept": "application/json", **(key_header or {})})
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(pool_maxsize=connections, max_retries=0))
+
+    def fetch_tickers(self, coin_id: str, *, page: int) -> Answer:
+        """Ask which tickers a coin has.
+
+        Args:
+            coin_id: any text a client may have sent; it can only ever be one segment of the path.
+            page: 1 for the first hundred tickers.
+
+        Raises:
+            RateLimitedError: 429.
+            AccessRefusedError: 401 or 403.
+            UnreachableError: no connection could be made.
+            BadAnswerError: any other answer, an answer too slow or too long, or one of another shape.
+        """
+        if coin_id in {".", ".."}:
+            # RFC 3986 gives these a meaning in every path, encoded or not: no coin can have such an id.
+            return Answer(page=None)
+        url = f"{self._base_url}/coins/{quote(coin_id, safe='')}/tickers"
+        try:
+            with self._session.get(
+                url,
+                params={"page": page},
+                timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                return _answer_of(response)
+        except requests.ReadTimeout as error:
+            raise BadAnswerError(f"no answer within {READ_TIMEOUT:.0f} s", status=None) from error
+        except (requests.ConnectTimeout, requests.exceptions.ProxyError, requests.exceptions.SSLError) as error:
+            raise UnreachableError(f"cannot connect to {self._base_url}: {error}") from error
+        except requests.ConnectionError as error:
+            if _never_connected(error):
+                raise UnreachableError(f"cannot connect to {self._base_url}: {_root_cause(error)}") from error
+            raise BadAnswerError(f"the connection broke: {_root_cause(error)}", status=None) from error
+        except requests.RequestException as error:
+            raise BadAnswerError(f"the call failed: {error}", status=None) from error
+        except urllib3.exceptions.HTTPError as error:  # while reading the body, past requests
+            raise BadAnswerError(f"the answer broke off: {_root_cause(error)}", status=None) from error
+
+
+def key_header_of(*, plan: str, api_key: str | None) -> dict[str, str]:
+    """Return the header that carries the API key on this plan; none without a key."""
+    if api_key is None:
+        return {}
+    return {PRO_KEY_HEADER if plan == "pro" else DEMO_KEY_HEADER: api_key}
+
+
+def page_of(tickers: list[object]) -> TickersPage:
+    """Reduce CoinGecko's tickers to the exchanges they are traded on.
+
+    Args:
+        tickers: objects like `{"market": {"identifier": "binance"}, …}`; what has no such text is skipped.
+    """
+    identifiers = pd.Series([_exchange_of(ticker) for ticker in tickers], dtype="string")
+    return TickersPage(
+        exchanges=sorted(identifiers.dropna().unique()),
+        tickers=len(tickers),
+        skipped=int(identifiers.isna().sum()),
+    )
+
+
+def retry_after_of(headers: Mapping[str, str], *, now: datetime) -> float:
+    """Return the seconds that a 429 asks to wait: Retry-After, else `x-ratelimit-reset`, else a minute.
+
+    Args:
+        headers: the answer's; Retry-After has been seen as seconds and as an HTTP date, and missing, and
+            `x-ratelimit-reset` as `2025-07-25 14:54:00 +0000`.
+        now: aware; replaced by the answer's own `Date` where there is one, so that a wrong clock matters less.
+    """
+    asked = headers.get("retry-after", "").strip()
+    seconds = DEFAULT_RETRY_AFTER
+    if asked.isdecimal():
+        seconds = float(asked)
+    else:
+        reset = _http_date(asked) or _reset_time(headers.get("x-ratelimit-reset", ""))
+        if reset is not None:
+            seconds = (reset - (_http_date(headers.get("date", "")) or now)).total_seconds()
+    return min(max(seconds, 1.0), MAX_RETRY_AFTER)
+
+
+def _answer_of(response: requests.Response) -> Answer:
+    status = response.status_code
+    if status == HTTPStatus.OK:
+        page = page_of(_tickers_in(_read_body(response)))
+        return Answer(page=page, advertised_limit=_advertised_limit(response.headers))
+    if status == HTTPStatus.NOT_FOUND:
+        return Answer(page=None, advertised_limit=_advertised_limit(response.headers))
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        raise RateLimitedError(retry_after=retry_after_of(response.headers, now=datetime.now(UTC)))
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        raise AccessRefusedError(status=status)
+    raise BadAnswerError(f"CoinGecko answered {status} {response.reason}", status=status)
+
+
+def _read_body(response: requests.Response) -> bytes:
+    """Read a body of bounded size in bounded time: each read returns what has arrived, however little."""
+    deadline = time.monotonic() + ANSWER_TIMEOUT
+    body = bytearray()
+    while chunk := response.raw.read1(2**16, decode_content=True):
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise BadAnswerError(f"an answer of over {MAX_ANSWER_BYTES} bytes", status=response.status_code)
+        if time.monotonic() > deadline:
+            raise BadAnswerError(f"an answer slower than {ANSWER_TIMEOUT:.0f} s", status=response.status_code)
+    return bytes(body)
+
+
+def _tickers_in(body: bytes) -> list[object]:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadAnswerError("the answer is not JSON", status=HTTPStatus.OK) from error
+    if not isinstance(answer, dict) or not isinstance(answer.get("tickers"), list):
+        raise BadAnswerError("the answer has no list of tickers", status=HTTPStatus.OK)
+    return list(answer["tickers"])
+
+
+def _exchange_of(ticker: object) -> str | None:
+    market = ticker.get("market") if isinstance(ticker, dict) else None
+    identifier = market.get("identifier") if isinstance(market, dict) else None
+    return identifier if isinstance(identifier, str) and identifier and _storable(identifier) else None
+
+
+def _storable(text: str) -> bool:
+    """Tell whether PostgreSQL can hold the text: no NUL, no lone surrogate."""
+    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _advertised_limit(headers: Mapping[str, str]) -> int | None:
+    limit = headers.get("x-ratelimit-limit", "").strip()
+    return int(limit) if limit.isdecimal() and 0 < int(limit) < 2**31 else None
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _reset_time(text: str) -> datetime | None:
+    try:
+        return datetime.strptime(text.strip(), "%Y-%m-%d %H:%M:%S %z")
+    except ValueError:
+        return None
+
+
+def _never_connected(error: requests.ConnectionError) -> bool:
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    return isinstance(reason, urllib3.exceptions.NewConnectionError)
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error

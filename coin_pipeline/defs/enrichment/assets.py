@@ -1,0 +1,142 @@
+"""From staged ids to the table `coins`."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import dagster as dg
+
+from coin_pipeline.coingecko.budget import RateBudget
+from coin_pipeline.coingecko.errors import AccessRefusedError, CoinGeckoUnavailableError
+from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
+from coin_pipeline.lookup_queue import LookupQueue, take_up_pending
+from coin_pipeline.lookups import Drain, DrainReport, Ending
+from coin_pipeline.resources import CoinGeckoResource, DatabaseResource
+from sql import query
+
+# For outages of CoinGecko (the breaker lets one probe through every 30 s) and of the database.
+OUTAGE_RETRIES = dg.RetryPolicy(
+    max_retries=2, delay=20, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
+)
+RETRY_HOLD = timedelta(seconds=60)  # keeps the slot while the run waits for its retry
+
+COINS_SCHEMA = dg.TableSchema(
+    columns=[
+        dg.TableColumn("task_run", "bigint", "The order in which coins were looked up."),
+        dg.TableColumn("id", "text", "CoinGecko's id of the coin.", dg.TableColumnConstraints(unique=True)),
+        dg.TableColumn("exchanges", "text[]", "CoinGecko's ids of the exchanges, sorted and distinct."),
+        dg.TableColumn("complete", "boolean", "False when the page cap cut the list of tickers."),
+        dg.TableColumn("enriched_at", "timestamptz", "When the coin was first looked up."),
+        dg.TableColumn("updated_at", "timestamptz", "When its exchanges last changed."),
+    ]
+)
+
+
+@dg.asset(
+    deps=["staged_coins"],
+    group_name="enrichment",
+    kinds={"postgres", "table"},
+    description=(
+        "Staged ids that have no outcome yet. Materializing it gives each a lookup, and resolves those whose answer "
+        "is known already, at no call to CoinGecko."
+    ),
+)
+def pending_coins(database: DatabaseResource) -> dg.MaterializeResult[None]:
+    """Take up what the receiver has staged."""
+    with database.connect() as connection:
+        resolved = take_up_pending(connection)
+    oldest = database.read_frame(query("preview_pending_coins"))
+    status = database.read_frame(query("read_status")).iloc[0]
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": int(status["pending"]),
+            "resolved_without_call": resolved,
+            "oldest_pending_seconds": float(status["oldest_pending_seconds"] or 0),
+            "oldest": dg.MetadataValue.md(oldest.to_markdown(index=False)),
+        }
+    )
+
+
+@dg.multi_asset(
+    name="look_up_coins",
+    specs=[
+        dg.AssetSpec(
+            "coin_lookups",
+            deps=["pending_coins"],
+            group_name="enrichment",
+            kinds={"coingecko", "postgres", "table"},
+            description=(
+                "One row per distinct id ever wanted: work queue, memory of unknown ids, dead letters. Materializing it "
+                "asks CoinGecko for every id that is due, within the rate budget."
+            ),
+        ),
+        dg.AssetSpec(
+            "coins",
+            deps=["coin_lookups"],
+            group_name="enrichment",
+            kinds={"postgres", "table"},
+            description=(
+                "The final table: which exchanges list the coin. A coin is written in the same transaction as its "
+                "lookup, the moment CoinGecko has answered."
+            ),
+            metadata={"dagster/column_schema": COINS_SCHEMA},
+        ),
+    ],
+    retry_policy=OUTAGE_RETRIES,
+)
+def look_up_coins(
+    context: dg.AssetExecutionContext, database: DatabaseResource, coingecko: CoinGeckoResource
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Drain the queue of lookups."""
+    run = context.run.tags.get(LOOKUP_RUN_TAG, context.run_id)
+    with database.pool(size=coingecko.concurrency + 1) as pool:
+        queue = LookupQueue(pool, run=run)
+        drain = Drain(
+            queue=queue,
+            budget=RateBudget(pool, calls_per_minute=coingecko.calls_per_minute),
+            client=coingecko.create_client(),
+            log=context.log,
+            concurrency=coingecko.concurrency,
+            max_pages=coingecko.max_pages,
+        )
+        try:
+            report = drain.run()
+        except AccessRefusedError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        except CoinGeckoUnavailableError:
+            if context.retry_number < OUTAGE_RETRIES.max_retries:
+                queue.hold_slot(hold=RETRY_HOLD)
+            raise
+    context.log.info(summary_of(report))
+    status = database.read_frame(query("read_status")).iloc[0]
+    yield dg.MaterializeResult(
+        asset_key="coin_lookups",
+        metadata={
+            "dagster/row_count": int(status[["found", "unknown", "failed", "pending"]].sum()),
+            **{ending.value: report.lookups[ending] for ending in Ending},
+            "calls": report.calls,
+            "rate_limited": report.rate_limited,
+            "skipped_tickers": report.skipped_tickers,
+            "resolved_without_call": report.resolved_without_call,
+            "seconds": round(report.seconds, 1),
+            "dead_letters": dg.MetadataValue.md(
+                database.read_frame(query("preview_dead_letters")).to_markdown(index=False)
+            ),
+        },
+    )
+    yield dg.MaterializeResult(
+        asset_key="coins",
+        metadata={
+            "dagster/row_count": int(status["coins"]),
+            "new_coins": report.lookups[Ending.FOUND],
+            "newest": dg.MetadataValue.md(database.read_frame(query("preview_coins")).to_markdown(index=False)),
+        },
+    )
+
+
+def summary_of(report: DrainReport) -> str:
+    """Say in one line what a drain did."""
+    lookups = ", ".join(f"{report.lookups[ending]} {ending.value.replace('_', ' ')}" for ending in Ending)
+    return (
+        f"{lookups}; {report.calls} calls in {report.seconds:.1f} s, {report.rate_limited} answered 429; "
+        f"{report.resolved_without_call} staged rows resolved without a call"
+    )

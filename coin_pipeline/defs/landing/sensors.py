@@ -1,0 +1,88 @@
+"""The sensor that starts a drain the moment there is something to look up."""
+
+import time
+import uuid
+from dataclasses import dataclass
+from datetime import timedelta
+
+import dagster as dg
+from psycopg import Connection
+from psycopg.rows import class_row
+
+from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG, drain
+from coin_pipeline.resources import DatabaseResource
+from coin_pipeline.settings import read_settings
+from sql import query
+
+POLL_EVERY = 0.25  # seconds
+WAIT_AT_MOST = 45.0  # seconds; Dagster ends an evaluation after 60
+LAUNCH_HOLD = timedelta(seconds=30)  # how long a slot is kept for a run that has yet to show its first heartbeat
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensedWork:
+    """One look at the database.
+
+    Attributes:
+        work_due: something can be looked up or resolved now.
+        runs_in_flight: lookup runs with a fresh heartbeat.
+        paused_seconds: how long every call to CoinGecko still waits; 0 when it does not.
+        pause_reason: why, while it does.
+    """
+
+    work_due: bool
+    runs_in_flight: int
+    paused_seconds: float
+    pause_reason: str | None
+
+
+def reason_to_wait(sensed: SensedWork, *, slots: int) -> str | None:
+    """Return why no lookup run should start now, or None when one should."""
+    if sensed.paused_seconds > 0:
+        return f"Paused for another {sensed.paused_seconds:.0f} s: {sensed.pause_reason}"
+    if not sensed.work_due:
+        return "No coin is due for a lookup."
+    if sensed.runs_in_flight >= slots:
+        return f"Coins are due, and {sensed.runs_in_flight} of {slots} lookup runs are at work."
+    return None
+
+
+@dg.sensor(
+    job=drain,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=1,
+    description=(
+        "Starts a drain when a staged coin is due for a lookup, a slot is free and nothing is paused. Each tick "
+        "waits for that for up to 45 s, so that a POST need not wait for the next tick."
+    ),
+)
+def staged_coins_sensor(database: DatabaseResource) -> dg.RunRequest | dg.SkipReason:
+    """Wait for work, take a slot, and ask for a run that holds it."""
+    slots = read_settings().lookup_runs
+    give_up_at = time.monotonic() + WAIT_AT_MOST
+    with database.connect() as connection:
+        while True:
+            waiting_because = reason_to_wait(sense_work(connection), slots=slots)
+            if waiting_because is None:
+                run = claim_lookup_run(connection, slots=slots)
+                if run is not None:
+                    return dg.RunRequest(tags={LOOKUP_RUN_TAG: run})
+                waiting_because = "Another sensor took the last slot."
+            if time.monotonic() > give_up_at:
+                return dg.SkipReason(waiting_because)
+            time.sleep(POLL_EVERY)
+
+
+def sense_work(connection: Connection) -> SensedWork:
+    """Look whether there is something to do, who does it already, and whether all is paused."""
+    with connection.cursor(row_factory=class_row(SensedWork)) as cursor:
+        return cursor.execute(query("sense_work")).fetchall()[0]
+
+
+def claim_lookup_run(connection: Connection, *, slots: int) -> str | None:
+    """Take a slot for a run that is about to start; None when all are taken."""
+    run = str(uuid.uuid4())
+    row = connection.execute(
+        query("claim_lookup_run"), {"run": run, "hold": LAUNCH_HOLD, "slots": slots}
+    ).fetchone()
+    return run if row else None

@@ -1,0 +1,49 @@
+"""The two views that answer the challenge. Migrations own them; materializing one only reads it."""
+
+import dagster as dg
+
+from coin_pipeline.resources import DatabaseResource
+from sql import query
+
+
+def describe_view(database: DatabaseResource, *, name: str) -> dg.MaterializeResult[None]:
+    """Return how many rows the view has, and the first of them."""
+    rows = database.read_frame(query(f"read_{name}"))
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": len(rows),
+            "preview": dg.MetadataValue.md(rows.head(20).to_markdown(index=False)),
+        }
+    )
+
+
+@dg.asset(
+    deps=["coins"],
+    group_name="marts",
+    kinds={"postgres", "view"},
+    description="For each exchange: how many distinct coins it lists, and the median `task_run` of those coins.",
+    metadata={
+        "dagster/column_schema": dg.TableSchema(
+            columns=[
+                dg.TableColumn("exchange", "text"),
+                dg.TableColumn("distinct_coins", "bigint"),
+                dg.TableColumn("median_task_run", "double precision"),
+            ]
+        )
+    },
+)
+def exchange_coin_stats(database: DatabaseResource) -> dg.MaterializeResult[None]:
+    """Read challenge query 1."""
+    return describe_view(database, name="exchange_coin_stats")
+
+
+@dg.asset(
+    deps=["coins"],
+    group_name="marts",
+    kinds={"postgres", "view"},
+    description='The exchanges with an "x" in their name.',
+    metadata={"dagster/column_schema": dg.TableSchema(columns=[dg.TableColumn("exchange", "text")])},
+)
+def exchanges_with_x(database: DatabaseResource) -> dg.MaterializeResult[None]:
+    """Read challenge query 2."""
+    return describe_view(database, name="exchanges_with_x")

@@ -1,0 +1,141 @@
+"""The work queue in `coin_lookups`: each method is one transaction whose SQL is in `sql/queries/`."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+from psycopg import Connection
+from psycopg.rows import class_row
+from psycopg_pool import ConnectionPool
+
+from sql import query
+
+LEASE = timedelta(seconds=45)  # longer than any call; renewed by the heartbeat; a killed run's work comes back after it
+HEARTBEAT = timedelta(seconds=15)  # how long a silent lookup run still holds its slot
+UNKNOWN_TTL = timedelta(hours=24)
+FAILED_TTL = timedelta(hours=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeasedLookup:
+    """A lookup that this run may work on, and where an earlier one that was interrupted had got to."""
+
+    coin_id: str
+    attempts: int
+    next_page: int
+    exchanges_so_far: list[str]
+
+
+class LookupQueue:
+    """The queue as one lookup run sees it: it records only what it still holds the lease of."""
+
+    def __init__(self, pool: ConnectionPool, *, run: str) -> None:
+        """Open the queue.
+
+        Args:
+            pool: connections to `challenge_db`, in autocommit.
+            run: identifies the lookup run that holds the leases.
+        """
+        self._pool = pool
+        self._run = run
+
+    def hold_slot(self, *, hold: timedelta = HEARTBEAT) -> None:
+        """Keep this run's slot for a while longer, and its leases."""
+        self._execute("hold_lookup_run", hold=hold, lease=LEASE)
+
+    def free_slot(self) -> None:
+        """Let the next lookup run start."""
+        self._execute("free_lookup_run")
+
+    def take_up_pending(self) -> int:
+        """Give every pending id a lookup, or its outcome where the answer is known already.
+
+        Returns:
+            The staged rows that were resolved without a call.
+        """
+        with self._pool.connection() as connection:
+            return take_up_pending(connection)
+
+    def lease(self, *, wanted: int, concurrency: int) -> list[LeasedLookup]:
+        """Lease the oldest due lookups.
+
+        Args:
+            wanted: at most so many.
+            concurrency: at most so many leases held by all runs together.
+        """
+        with self._pool.connection() as connection, connection.transaction():
+            connection.execute(query("lock_leases"))
+            with connection.cursor(row_factory=class_row(LeasedLookup)) as cursor:
+                cursor.execute(
+                    query("lease_lookups"),
+                    {"wanted": wanted, "concurrency": concurrency, "lease": LEASE, "run": self._run},
+                )
+                return cursor.fetchall()
+
+    def release(self, coin_id: str) -> None:
+        """Hand a lookup back at no cost to it; its pages stay."""
+        self._execute("release_lease", coin_id=coin_id)
+
+    def record_page(self, coin_id: str, *, page: int, exchanges: Collection[str]) -> None:
+        """Keep the exchanges of a coin's pages so far."""
+        self._execute("record_page", coin_id=coin_id, page=page, exchanges=sorted(exchanges), lease=LEASE)
+
+    def record_found(self, coin_id: str, *, exchanges: Collection[str], complete: bool) -> None:
+        """Record the coin in `coins`, with its lookup and its outcomes."""
+        self._execute("record_found", coin_id=coin_id, exchanges=sorted(exchanges), complete=complete)
+
+    def record_not_found(
+        self, coin_id: str, *, state: Literal["unknown", "failed"], status: int | None, error: str
+    ) -> None:
+        """Record that CoinGecko does not know the id, or that its attempts are used up."""
+        self._execute("record_not_found", coin_id=coin_id, state=state, http_status=status, error=error)
+
+    def record_failed_attempt(
+        self, coin_id: str, *, attempts_spent: int, backoff: timedelta, status: int | None, error: str
+    ) -> None:
+        """Put the lookup back, to be tried again after the backoff."""
+        self._execute(
+            "record_failed_attempt",
+            coin_id=coin_id,
+            attempts_spent=attempts_spent,
+            backoff=backoff,
+            http_status=status,
+            error=error,
+        )
+
+    def _execute(self, name: str, **values: Any) -> None:  # noqa: ANN401 (what psycopg adapts)
+        with self._pool.connection() as connection:
+            connection.execute(query(name), {"run": self._run, **values})
+
+
+def take_up_pending(connection: Connection) -> int:
+    """Give every pending id a lookup, or its outcome where the answer is known already.
+
+    Args:
+        connection: to `challenge_db`.
+
+    Returns:
+        The staged rows that were resolved without a call.
+    """
+    with connection.transaction():
+        connection.execute(query("enqueue_lookups"))
+        connection.execute(query("revive_lookups"), {"unknown_ttl": UNKNOWN_TTL, "failed_ttl": FAILED_TTL})
+        return connection.execute(query("reconcile_outcomes")).rowcount
+
+
+def requeue(
+    connection: Connection, *, state: Literal["failed", "unknown"], coin_ids: list[str] | None = None
+) -> list[str]:
+    """Make dead letters pending again, and their staged rows with them, in one transaction.
+
+    Args:
+        connection: to `challenge_db`, in autocommit.
+        state: which lookups.
+        coin_ids: only these of them; None for all.
+
+    Returns:
+        The ids that were requeued, sorted.
+    """
+    rows = connection.execute(query("requeue_lookups"), {"state": state, "coin_ids": coin_ids}).fetchall()
+    return [row[0] for row in rows]

@@ -1,0 +1,85 @@
+"""What the assets need from outside: the database, and CoinGecko within its budget."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+import dagster as dg
+import pandas as pd
+from psycopg import Connection
+from psycopg_pool import ConnectionPool
+
+from coin_pipeline.coingecko.client import CoinGeckoClient, key_header_of
+from coin_pipeline.settings import PipelineSettings, read_settings
+
+POOL_TIMEOUT = 10.0  # seconds to wait for a connection before the database counts as lost
+
+
+class DatabaseResource(dg.ConfigurableResource[None]):
+    """`challenge_db`.
+
+    Attributes:
+        url: libpq URL, taken from `DATABASE_URL` so that no password shows in the UI.
+    """
+
+    url: str
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """Open one connection in autocommit for as long as the block lasts."""
+        with Connection.connect(self.url, autocommit=True) as connection:
+            yield connection
+
+    @contextmanager
+    def pool(self, *, size: int) -> Iterator[ConnectionPool]:
+        """Open a pool of up to `size` connections in autocommit for as long as the block lasts."""
+        with ConnectionPool(
+            self.url, min_size=1, max_size=size, timeout=POOL_TIMEOUT, kwargs={"autocommit": True}
+        ) as pool:
+            yield pool
+
+    def read_frame(self, statement: bytes) -> pd.DataFrame:
+        """Return a statement's rows, one column for each of the statement's."""
+        with self.connect() as connection:
+            cursor = connection.execute(statement)
+            return pd.DataFrame(cursor.fetchall(), columns=[column.name for column in cursor.description or ()])
+
+
+class CoinGeckoResource(dg.ConfigurableResource[None]):
+    """CoinGecko's API, and how much of it may be used. The API key is read where it is sent, and not kept here.
+
+    Attributes:
+        base_url: the API's root.
+        plan: public, demo or pro.
+        calls_per_minute: what all processes may call together; 0 is no limit.
+        concurrency: calls at a time, by all processes together.
+        max_pages: pages of a hundred tickers to read of one coin.
+    """
+
+    base_url: str
+    plan: str
+    calls_per_minute: int
+    concurrency: int
+    max_pages: int
+
+    @classmethod
+    def from_settings(cls, settings: PipelineSettings) -> Self:
+        """Take everything but the key from the settings."""
+        return cls(
+            base_url=str(settings.coingecko_base_url),
+            plan=settings.plan,
+            calls_per_minute=settings.calls_per_minute,
+            concurrency=settings.coingecko_concurrency,
+            max_pages=settings.coingecko_max_pages,
+        )
+
+    def create_client(self) -> CoinGeckoClient:
+        """Open a session that sends the key in the header of this plan."""
+        api_key = read_settings().coingecko_api_key
+        return CoinGeckoClient(
+            base_url=self.base_url,
+            key_header=key_header_of(
+                plan=self.plan, api_key=api_key.get_secret_value() if api_key else None
+            ),
+            connections=self.concurrency,
+        )

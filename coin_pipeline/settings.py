@@ -1,0 +1,55 @@
+"""The pipeline's settings, read once from environment variables of the same names."""
+
+import sys
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, HttpUrl, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Plan = Literal["public", "demo", "pro"]
+
+# A keyless address is shared and unspecified (5 to 30 seen); the demo plan documents 30, the pro plan 500.
+DEFAULT_CALLS_PER_MINUTE: dict[Plan, int] = {"public": 5, "demo": 30, "pro": 500}
+
+
+class PipelineSettings(BaseSettings):
+    """What the pipeline can be told; `.env.example` explains each."""
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore")
+
+    database_url: str
+    coingecko_base_url: HttpUrl = HttpUrl("https://api.coingecko.com/api/v3")
+    coingecko_api_key: SecretStr | None = None
+    coingecko_plan: Plan | None = None
+    coingecko_calls_per_minute: Annotated[int, Field(ge=0)] | None = None
+    coingecko_concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+    coingecko_max_pages: Annotated[int, Field(ge=1)] = 30
+    lookup_runs: Annotated[int, Field(ge=1, le=16)] = 1
+
+    @model_validator(mode="after")
+    def _plan_needs_its_key(self) -> Self:
+        if self.plan != "public" and self.coingecko_api_key is None:
+            raise ValueError(f"COINGECKO_PLAN={self.plan} needs COINGECKO_API_KEY")
+        return self
+
+    @property
+    def plan(self) -> Plan:
+        """The CoinGecko plan: as set, else demo with a key and public without."""
+        return self.coingecko_plan or ("demo" if self.coingecko_api_key else "public")
+
+    @property
+    def calls_per_minute(self) -> int:
+        """Calls a minute that all processes may make together; 0 is no limit."""
+        if self.coingecko_calls_per_minute is None:
+            return DEFAULT_CALLS_PER_MINUTE[self.plan]
+        return self.coingecko_calls_per_minute
+
+
+def read_settings() -> PipelineSettings:
+    """Read the settings, or end the process with one line that names the variable and what is wrong with it."""
+    try:
+        return PipelineSettings()
+    except ValidationError as error:
+        problem = error.errors()[0]
+        variable = str(problem["loc"][0]).upper() + ": " if problem["loc"] else ""
+        sys.exit(f"{variable}{problem['msg'].removeprefix('Value error, ')}")

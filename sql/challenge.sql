@@ -1,0 +1,18 @@
+-- The two questions, to paste into psql.
+
+-- 1. For each exchange: how many distinct coins it lists, and the median task_run of those coins.
+SELECT
+    exchange,
+    COUNT(DISTINCT id) AS distinct_coins,
+    PERCENTILE_CONT(0.5) WITHIN GROUP (ORDER BY task_run) AS median_task_run
+FROM coins
+CROSS JOIN UNNEST(exchanges) AS exchange
+GROUP BY exchange
+ORDER BY distinct_coins DESC, exchange;
+
+-- 2. The exchanges with an "x" in their name.
+SELECT DISTINCT exchange
+FROM coins
+CROSS JOIN UNNEST(exchanges) AS exchange
+WHERE exchange LIKE '%x%'
+ORDER BY exchange;

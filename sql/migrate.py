@@ -1,0 +1,59 @@
+"""Bring a database to the schema that this code needs: `python -m sql.migrate`.
+
+Alembic numbers and orders the migrations. All of them, the views and the version are applied in one
+transaction under an advisory lock: two processes that start together take turns, and a process that
+is killed half-way leaves nothing behind, not even the lock.
+"""
+
+import os
+import sys
+
+import alembic.command
+import alembic.config
+import sqlalchemy as sa
+
+from sql import SQL_DIR
+
+ADVISORY_LOCK = 5004
+
+
+def migrate(database_url: str) -> None:
+    """Apply every migration that is missing and renew the views.
+
+    Args:
+        database_url: libpq URL of the database, `postgresql://…`.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: the database cannot be reached.
+        alembic.util.CommandError: the database was migrated by a newer version of this code.
+    """
+    url = sa.make_url(database_url).set(drivername="postgresql+psycopg")
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(SQL_DIR / "migrations"))
+    with engine.begin() as connection:
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
+        config.attributes["connection"] = connection
+        alembic.command.upgrade(config, "head")
+        for view in sorted((SQL_DIR / "views").glob("*.sql")):
+            run_script(connection, view.read_text())
+
+
+def run_script(connection: sa.Connection, script: str) -> None:
+    """Run the statements of an SQL file as they are: no parameters, so `:` and `%` mean themselves."""
+    connection.exec_driver_sql(script, execution_options={"no_parameters": True})
+
+
+def main() -> None:
+    """Migrate the database that `DATABASE_URL` names."""
+    database_url = os.environ.get("DATABASE_URL")
+    if not database_url:
+        sys.exit("DATABASE_URL is not set: give the database to migrate, postgresql://user@host/challenge_db")
+    try:
+        migrate(database_url)
+    except (sa.exc.OperationalError, alembic.util.CommandError) as error:
+        sys.exit(f"Cannot migrate the database of DATABASE_URL: {str(error).splitlines()[0]}")
+
+
+if __name__ == "__main__":
+    main()

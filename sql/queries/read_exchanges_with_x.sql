@@ -1,0 +1,2 @@
+-- Challenge query 2.
+SELECT exchange FROM exchanges_with_x;

@@ -1,0 +1,2 @@
+-- The migration that the database is at.
+SELECT version_num FROM alembic_version;

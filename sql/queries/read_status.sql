@@ -1,0 +1,2 @@
+-- How the pipeline is doing.
+SELECT * FROM pipeline_status;

@@ -1,0 +1,19 @@
+-- Ask again for pending ids whose unknown or failed lookup has outlived its time to live.
+WITH expired AS (
+    SELECT coin_id FROM coin_lookups AS lookup
+    WHERE
+        (
+            (state = 'unknown' AND looked_up_at <= now() - %(unknown_ttl)s)
+            OR (state = 'failed' AND looked_up_at <= now() - %(failed_ttl)s)
+        )
+        AND EXISTS (
+            SELECT FROM staged_coins AS staged
+            WHERE staged.coin_id = lookup.coin_id AND staged.outcome IS NULL
+        )
+    FOR UPDATE SKIP LOCKED
+)
+
+UPDATE coin_lookups AS lookup
+SET state = 'pending', attempts = 0, next_attempt_at = now(), enqueued_at = now()
+FROM expired
+WHERE lookup.coin_id = expired.coin_id;

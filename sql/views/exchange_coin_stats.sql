@@ -1,0 +1,10 @@
+-- Challenge query 1: how many distinct coins each exchange lists, and the median task_run of those coins.
+CREATE OR REPLACE VIEW exchange_coin_stats AS
+SELECT
+    exchange,
+    count(DISTINCT id) AS distinct_coins,
+    percentile_cont(0.5) WITHIN GROUP (ORDER BY task_run) AS median_task_run
+FROM coins
+CROSS JOIN unnest(exchanges) AS exchange
+GROUP BY exchange
+ORDER BY distinct_coins DESC, exchange;
