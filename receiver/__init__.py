@@ -1,0 +1,1 @@
+"""The front door: takes coin ids over HTTP and stages them in PostgreSQL."""

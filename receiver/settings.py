@@ -1,0 +1,52 @@
+"""The receiver's settings, read once from environment variables of the same names."""
+
+import sys
+from typing import Annotated, Self
+
+from limits import parse_many
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ReceiverSettings(BaseSettings):
+    """What the receiver can be told; `.env.example` explains each."""
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore")
+
+    database_url: str
+    receiver_host: str = "127.0.0.1"
+    receiver_port: Annotated[int, Field(ge=1, le=65535)] = 5004
+    receiver_workers: Annotated[int, Field(ge=1, le=64)] = 1
+    receiver_threads: Annotated[int, Field(ge=1, le=256)] = 16
+    receiver_rate_limit: str = "600/minute"
+    ratelimit_storage_uri: str = "memory://"
+    receiver_max_bytes: Annotated[int, Field(ge=1)] = 2**20
+    receiver_max_coins: Annotated[int, Field(ge=1)] = 10_000
+
+    @field_validator("receiver_rate_limit")
+    @classmethod
+    def _is_a_limit(cls, value: str) -> str:
+        try:
+            parse_many(value)
+        except ValueError as error:
+            raise ValueError(f"{value!r} is not a rate such as 600/minute") from error
+        return value
+
+    @model_validator(mode="after")
+    def _workers_share_their_counts(self) -> Self:
+        if self.receiver_workers > 1 and self.ratelimit_storage_uri.startswith("memory:"):
+            raise ValueError(
+                f"RATELIMIT_STORAGE_URI: memory counts in each process by itself, so RECEIVER_WORKERS="
+                f"{self.receiver_workers} needs a shared storage such as redis://localhost:6379"
+            )
+        return self
+
+
+def read_settings() -> ReceiverSettings:
+    """Read the settings, or end the process with one line that names the variable and what is wrong with it."""
+    try:
+        return ReceiverSettings()
+    except ValidationError as error:
+        problem = error.errors()[0]
+        variable = str(problem["loc"][0]).upper() + ": " if problem["loc"] else ""
+        sys.exit(f"{variable}{problem['msg'].removeprefix('Value error, ')}")
