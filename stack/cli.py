@@ -1,0 +1,133 @@
+"""The `coins` command."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import requests
+from rich.console import Console
+
+from stack.demo import run_demo
+from stack.errors import StackError
+from stack.home import home_at
+from stack.spew import print_report, spew, tasks_of
+from stack.standin.server import StandIn, create_server
+from stack.status import print_status
+from stack.up import Ports, free_port, run_stack
+
+home_option = click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory of the database, Dagster's files and the logs [default: COINS_HOME, else .coins].",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+def coins() -> None:
+    """Run and use the coin pipeline on one machine."""
+
+
+@coins.command()
+@click.option("--standin", is_flag=True, help="Ask a CoinGecko stand-in on this machine instead of the real one.")
+@home_option
+@click.option("--receiver-port", type=int, envvar="RECEIVER_PORT", default=5004)
+@click.option("--ui-port", type=int, envvar="DAGSTER_UI_PORT", default=3000)
+def up(standin: bool, home: Path | None, receiver_port: int, ui_port: int) -> None:  # noqa: FBT001 (a flag)
+    """Start everything, and stop it on Ctrl-C."""
+    ports = Ports(
+        receiver=receiver_port, ui=ui_port, code_server=free_port(), standin=free_port() if standin else None
+    )
+    run_stack(home_at(home), ports=ports, console=Console())
+
+
+@coins.command()
+@click.option("--keep", is_flag=True, help="Keep the temporary home and say where it is.")
+def demo(keep: bool) -> None:  # noqa: FBT001 (a flag)
+    """Run the whole way once, offline: POST, look up, answer."""
+    run_demo(keep=keep, console=Console())
+
+
+@coins.command(name="spew")
+@click.option("-e", "--endpoint", required=True, help="The receiver's URL, such as http://localhost:5004/coins.")
+@click.option("-r", "--runs", type=click.IntRange(1), default=1000, help="Tasks to send.")
+@click.option("-p", "--permutations", type=click.IntRange(1), default=4, help="Ids a task.")
+@click.option("-d", "--delay", type=click.IntRange(0), default=400, help="Milliseconds between two tasks.")
+@click.option("--fresh", is_flag=True, help="New ids in each task.")
+@click.option("--ids", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File of ids, one a line.")
+def spew_command(  # noqa: PLR0913 (coin-spewer's flags)
+    endpoint: str, runs: int, permutations: int, delay: int, fresh: bool, ids: Path | None  # noqa: FBT001
+) -> None:
+    """Send coin-spewer's traffic, and say how it was answered."""
+    console = Console()
+    coin_ids = ids.read_text().split("\n") if ids else _listed_coin_ids()
+    if len(coin_ids) < permutations:
+        raise StackError(f"There are {len(coin_ids)} ids to draw from, fewer than the {permutations} of a task")
+    tasks = tasks_of(coin_ids, size=permutations, fresh=fresh, chance=random.Random())  # noqa: S311
+    report = spew(endpoint, tasks=tasks, count=runs, delay=delay / 1000, console=console)
+    print_report(report, console=console)
+    if not report.is_good:
+        sys.exit(1)
+
+
+@coins.command()
+@click.option("--port", type=int, default=8080)
+@click.option("--calls-per-minute", type=click.IntRange(0), default=30, help="Calls a window; 0 is no limit.")
+@click.option("--window", type=float, default=60, help="The window in seconds.")
+@click.option("--latency-ms", type=click.IntRange(0), default=150)
+@click.option("--coins", "coin_count", type=click.IntRange(0), default=10_000, help="How many coins it knows.")
+def standin(port: int, calls_per_minute: int, window: float, latency_ms: int, coin_count: int) -> None:
+    """Serve the CoinGecko stand-in alone."""
+    state = StandIn(
+        calls_per_window=calls_per_minute,
+        window_seconds=window,
+        latency_seconds=latency_ms / 1000,
+        coins=coin_count,
+    )
+    server = create_server(state, port=port)
+    Console().print(f"COINGECKO_BASE_URL=http://127.0.0.1:{server.port}/api/v3", soft_wrap=True)
+    server.serve_forever()
+
+
+@coins.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def psql(arguments: tuple[str, ...]) -> None:
+    """Open psql on the running stack's challenge_db."""
+    state = home_at(None).read_state()
+    sys.exit(subprocess.call([state["psql"], state["database_url"], *arguments]))
+
+
+@coins.command()
+@home_option
+def status(home: Path | None) -> None:
+    """Say what is pending, what is done, what waits for what, and which processes run."""
+    print_status(home_at(home).read_state(), console=Console())
+
+
+def _listed_coin_ids() -> list[str]:
+    """Return the ids of CoinGecko's own list."""
+    base_url = os.environ.get("COINGECKO_BASE_URL", "https://api.coingecko.com/api/v3")
+    try:
+        response = requests.get(f"{base_url}/coins/list", timeout=30)
+        response.raise_for_status()
+        return [coin["id"] for coin in response.json()]
+    except (requests.RequestException, ValueError, KeyError) as error:
+        raise StackError(
+            f"The list of coins cannot be read from {base_url}: {error}. "
+            "Give a file with --ids, or another CoinGecko with COINGECKO_BASE_URL"
+        ) from error
+
+
+def main() -> None:
+    """Run the command; an error that a user can mend is one clear line."""
+    try:
+        coins()
+    except StackError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

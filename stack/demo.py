@@ -1,0 +1,117 @@
+"""`coins demo`: the main job from nothing, with no network."""
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from sql import query
+from stack.errors import StackError
+from stack.home import Home
+from stack.spew import print_report, spew, tasks_of
+from stack.standin.market import WELL_KNOWN_COINS
+from stack.supervisor import LOG_TAIL
+from stack.up import free_port
+
+TASKS = 20
+IDS_A_TASK = 4
+DELAY = 0.4  # seconds
+START_TIMEOUT = 90.0  # seconds
+DRAIN_TIMEOUT = 60.0  # seconds without progress
+STOP_TIMEOUT = 15.0  # seconds
+MOST_ROWS = 15  # shown of each view
+
+
+def run_demo(*, keep: bool, console: Console) -> None:
+    """Start a stack in a temporary home, send it coin-spewer's traffic, and print both challenge views.
+
+    Raises:
+        StackError: the stack did not start, or the pipeline stood still.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="coins-"))
+    home = Home(directory)
+    try:
+        console.print(f"Starting the whole stack in {directory}, with a CoinGecko stand-in ...")
+        with _stack(home) as state:
+            console.print(f"Sending {TASKS} tasks of {IDS_A_TASK} ids to {state['receiver_url']}/coins")
+            tasks = tasks_of(WELL_KNOWN_COINS, size=IDS_A_TASK, fresh=True, chance=random.Random())  # noqa: S311
+            report = spew(
+                f"{state['receiver_url']}/coins", tasks=tasks, count=TASKS, delay=DELAY, console=console
+            )
+            print_report(report, console=console)
+            with psycopg.connect(state["database_url"], autocommit=True) as connection:
+                _await_nothing_pending(connection, console=console)
+                _print_view(connection, "exchange_coin_stats", console=console)
+                _print_view(connection, "exchanges_with_x", console=console)
+        if keep:
+            console.print(f"Kept: look again with coins up --standin --home {directory}", soft_wrap=True)
+    finally:
+        if not keep:
+            shutil.rmtree(directory)
+
+
+@contextmanager
+def _stack(home: Home) -> Iterator[dict[str, Any]]:
+    """Run `coins up --standin` on free ports as a user would, for as long as the block lasts."""
+    log = home.path / "up.log"
+    command = [sys.executable, "-m", "stack.cli", "up", "--standin", "--home", str(home.path)]
+    ports = ["--receiver-port", str(free_port()), "--ui-port", str(free_port())]
+    with log.open("wb") as output:
+        process = subprocess.Popen([*command, *ports], stdout=output, stderr=subprocess.STDOUT)
+    try:
+        yield _await_ready(home, process, log=log)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(STOP_TIMEOUT)
+
+
+def _await_ready(home: Home, process: subprocess.Popen[bytes], *, log: Path) -> dict[str, Any]:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            return home.read_state()
+        except StackError:
+            time.sleep(0.1)
+    raise StackError("\n".join(["The stack did not start:", *log.read_text().splitlines()[-LOG_TAIL:]]))
+
+
+def _await_nothing_pending(connection: psycopg.Connection, *, console: Console) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("Looking coins up")
+        moved_at, last_pending = time.monotonic(), -1
+        while True:
+            total, pending = connection.execute(query("count_staged_coins")).fetchall()[0]
+            progress.update(bar, total=total, completed=total - pending)
+            if pending == 0:
+                return
+            if pending != last_pending:
+                moved_at, last_pending = time.monotonic(), pending
+            if time.monotonic() - moved_at > DRAIN_TIMEOUT:
+                raise StackError(f"{pending} coins are still pending, and none was resolved for a minute")
+            time.sleep(0.1)
+
+
+def _print_view(connection: psycopg.Connection, view: str, *, console: Console) -> None:
+    cursor = connection.execute(query(f"read_{view}"))
+    rows = cursor.fetchall()
+    table = Table(*(column.name for column in cursor.description or ()), title=view)
+    for row in rows[:MOST_ROWS]:
+        table.add_row(*(str(value) for value in row))
+    if len(rows) > MOST_ROWS:
+        table.caption = f"{MOST_ROWS} of {len(rows)} rows"
+    console.print(table)
+    if not rows:
+        raise StackError(f"{view} is empty, which it cannot be after a demo that worked")

@@ -1,0 +1,140 @@
+"""The stand-in's HTTP: CoinGecko's paths, shapes and 404s, and a real sliding limit that answers 429."""
+
+import math
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import flask
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+
+from stack.standin.market import coin_ids, tickers_of
+
+API_ROOT = "/api/v3"
+PAGE_SIZE = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A request that reached the stand-in: when (on `time.monotonic`), for what, and what it was answered."""
+
+    at: float
+    path: str
+    page: str | None
+    status: int
+
+
+@dataclass(kw_only=True)
+class StandIn:
+    """The stand-in's state.
+
+    Attributes:
+        calls_per_window: requests that are let through in any window; 0 is no limit.
+        window_seconds: the window's length.
+        latency_seconds: how long every answer takes.
+        coins: how many coins it knows.
+        calls: every request so far.
+    """
+
+    calls_per_window: int = 30
+    window_seconds: float = 60
+    latency_seconds: float = 0.15
+    coins: int = 10_000
+    calls: list[Call] = field(default_factory=list)
+    _let_through: deque[float] = field(default_factory=deque)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def admit(self) -> float:
+        """Let a request through, or return the seconds until the next one would be; refused ones do not count."""
+        with self._lock:
+            now = time.monotonic()
+            while self._let_through and self._let_through[0] <= now - self.window_seconds:
+                self._let_through.popleft()
+            if self.calls_per_window and len(self._let_through) >= self.calls_per_window:
+                return self._let_through[0] + self.window_seconds - now
+            self._let_through.append(now)
+            return 0
+
+
+def create_app(standin: StandIn) -> flask.Flask:
+    """Build the application around the state."""
+    app = flask.Flask("standin", static_folder=None)
+    app.url_map.merge_slashes = False
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    known = frozenset(coin_ids(standin.coins))
+
+    @app.before_request
+    def _admit() -> flask.Response | None:
+        flask.g.arrived_at = time.monotonic()
+        wait = standin.admit()
+        if not wait:
+            time.sleep(standin.latency_seconds)
+            return None
+        message = "You've exceeded the Rate Limit. Please visit https://www.coingecko.com/en/api/pricing to subscribe."
+        response = flask.jsonify({"status": {"error_code": 429, "error_message": message}})
+        response.status_code = 429
+        response.headers["Retry-After"] = str(math.ceil(wait))
+        return response
+
+    @app.after_request
+    def _log(response: flask.Response) -> flask.Response:
+        request = flask.request
+        call = Call(
+            at=flask.g.arrived_at, path=request.path, page=request.args.get("page"), status=response.status_code
+        )
+        standin.calls.append(call)
+        return response
+
+    @app.get(f"{API_ROOT}/ping")
+    def get_ping() -> dict[str, str]:
+        return {"gecko_says": "(V3) To the Moon!"}
+
+    @app.get(f"{API_ROOT}/coins/list")
+    def get_coins_list() -> list[dict[str, str]]:
+        return [
+            {"id": coin_id, "symbol": coin_id[:4], "name": coin_id.replace("-", " ").title()}
+            for coin_id in coin_ids(standin.coins)
+        ]
+
+    @app.get(f"{API_ROOT}/coins/<path:coin_id>/tickers")
+    def get_tickers(coin_id: str) -> flask.Response | tuple[dict[str, str], int]:
+        if coin_id not in known:
+            return {"error": "coin not found"}, 404
+        page = flask.request.args.get("page", 1, type=int)
+        tickers = tickers_of(coin_id)
+        answer: dict[str, Any] = {
+            "name": coin_id.replace("-", " ").title(),
+            "tickers": tickers[(page - 1) * PAGE_SIZE : page * PAGE_SIZE],
+        }
+        response = flask.jsonify(answer)
+        last_page = max(1, math.ceil(len(tickers) / PAGE_SIZE))
+        links = {"first": 1, "prev": page - 1, "next": page + 1, "last": last_page}
+        response.headers["total"] = str(len(tickers))
+        response.headers["per-page"] = str(PAGE_SIZE)
+        response.headers["link"] = ", ".join(
+            f'<{flask.request.base_url}?page={number}>; rel="{name}"'
+            for name, number in links.items()
+            if 1 <= number <= last_page
+        )
+        return response
+
+    return app
+
+
+class _QuietHandler(WSGIRequestHandler):
+    """Keeps connections open, as CoinGecko does, and leaves the terminal alone."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_request(self, *_: object) -> None:
+        """Say nothing: `StandIn.calls` has every request."""
+
+
+def create_server(standin: StandIn, *, host: str = "127.0.0.1", port: int = 0) -> BaseWSGIServer:
+    """Bind a threaded server; `serve_forever` runs it, `shutdown` ends it, port 0 takes a free one.
+
+    A port that is taken ends the process with a line that says so.
+    """
+    return make_server(host, port, create_app(standin), threaded=True, request_handler=_QuietHandler)
