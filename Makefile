@@ -36,7 +36,7 @@ test: check  ## Run the checks and every test
 check: install  ## Lint, format, types, SQL and layering
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
-	@$(BIN)/squawk --config .squawk.toml --no-error-on-unmatched-pattern sql/migrations/versions/*.sql
+	@$(BIN)/squawk --config .squawk.toml sql/migrations/versions/*.sql
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-cache --verbose > /dev/null || $(BIN)/lint-imports --no-cache
 

@@ -26,10 +26,23 @@ def main() -> None:
     read_settings()
     with dg.DagsterInstance.get() as instance:
         leftover = fail_leftover_runs(instance)
-    print(f"{leftover} leftover runs", flush=True)
+    if leftover:
+        sys.stderr.write(f"Reported {leftover} runs as failed that were killed with an earlier code server.\n")
     host, port = os.environ["DAGSTER_CODE_SERVER_HOST"], os.environ["DAGSTER_CODE_SERVER_PORT"]
-    command = ["dagster", "api", "grpc", "--module-name", "coin_pipeline.definitions", "--host", host, "--port", port]
-    os.execv(sys.executable, [sys.executable, "-m", *command])
+    command = [
+        "dagster",
+        "api",
+        "grpc",
+        "--module-name",
+        "coin_pipeline.definitions",
+        "--host",
+        host,
+        "--port",
+        port,
+    ]
+    os.execv(  # noqa: S606 (the command is ours)
+        sys.executable, [sys.executable, "-m", *command]
+    )
 
 
 if __name__ == "__main__":

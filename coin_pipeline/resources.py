@@ -78,8 +78,6 @@ class CoinGeckoResource(dg.ConfigurableResource[None]):
         api_key = read_settings().coingecko_api_key
         return CoinGeckoClient(
             base_url=self.base_url,
-            key_header=key_header_of(
-                plan=self.plan, api_key=api_key.get_secret_value() if api_key else None
-            ),
+            key_header=key_header_of(plan=self.plan, api_key=api_key.get_secret_value() if api_key else None),
             connections=self.concurrency,
         )

@@ -87,7 +87,9 @@ def create_app(settings: ReceiverSettings | None = None) -> flask.Flask:
         except psycopg.errors.UndefinedTable:
             migrated = False
         if not migrated:
-            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "The database is not migrated: run python -m sql.migrate.")
+            raise ProblemError(
+                HTTPStatus.SERVICE_UNAVAILABLE, "The database is not migrated: run python -m sql.migrate."
+            )
         return {"status": "ready"}
 
     return app

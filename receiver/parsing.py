@@ -108,7 +108,8 @@ def _object_of(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) < len(pairs):
         raise ProblemError(
-            HTTPStatus.UNPROCESSABLE_ENTITY, "An object of the body has the same key twice; send each key once."
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "An object of the body has the same key twice; send each key once.",
         )
     return members
 

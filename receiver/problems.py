@@ -64,12 +64,13 @@ def register_problem_handlers(app: flask.Flask) -> None:
     def _database_away(error: Exception) -> flask.Response:
         log.error("the database cannot be reached: %s", error)
         response = problem_response(
-            HTTPStatus.SERVICE_UNAVAILABLE, "The database cannot be reached, so nothing was accepted; try again."
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "The database cannot be reached, so nothing was accepted; try again.",
         )
         response.headers["Retry-After"] = str(RETRY_AFTER_OUTAGE)
         return response
 
     @app.errorhandler(Exception)
-    def _unexpected(_error: Exception) -> flask.Response:
-        log.exception("a request failed unexpectedly")
+    def _unexpected(error: Exception) -> flask.Response:
+        log.error("a request failed unexpectedly", exc_info=error)
         return problem_response(HTTPStatus.INTERNAL_SERVER_ERROR, "The receiver failed; nothing was accepted.")

@@ -35,17 +35,15 @@ def coins() -> None:
 @home_option
 @click.option("--receiver-port", type=int, envvar="RECEIVER_PORT", default=5004)
 @click.option("--ui-port", type=int, envvar="DAGSTER_UI_PORT", default=3000)
-def up(standin: bool, home: Path | None, receiver_port: int, ui_port: int) -> None:  # noqa: FBT001 (a flag)
+def up(standin: bool, home: Path | None, receiver_port: int, ui_port: int) -> None:
     """Start everything, and stop it on Ctrl-C."""
-    ports = Ports(
-        receiver=receiver_port, ui=ui_port, code_server=free_port(), standin=free_port() if standin else None
-    )
+    ports = Ports(receiver=receiver_port, ui=ui_port, code_server=free_port(), standin=free_port() if standin else None)
     run_stack(home_at(home), ports=ports, console=Console())
 
 
 @coins.command()
 @click.option("--keep", is_flag=True, help="Keep the temporary home and say where it is.")
-def demo(keep: bool) -> None:  # noqa: FBT001 (a flag)
+def demo(keep: bool) -> None:
     """Run the whole way once, offline: POST, look up, answer."""
     run_demo(keep=keep, console=Console())
 
@@ -57,8 +55,13 @@ def demo(keep: bool) -> None:  # noqa: FBT001 (a flag)
 @click.option("-d", "--delay", type=click.IntRange(0), default=400, help="Milliseconds between two tasks.")
 @click.option("--fresh", is_flag=True, help="New ids in each task.")
 @click.option("--ids", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File of ids, one a line.")
-def spew_command(  # noqa: PLR0913 (coin-spewer's flags)
-    endpoint: str, runs: int, permutations: int, delay: int, fresh: bool, ids: Path | None  # noqa: FBT001
+def spew_command(
+    endpoint: str,
+    runs: int,
+    permutations: int,
+    delay: int,
+    fresh: bool,
+    ids: Path | None,
 ) -> None:
     """Send coin-spewer's traffic, and say how it was answered."""
     console = Console()

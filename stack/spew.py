@@ -92,9 +92,7 @@ def tasks_of(coin_ids: Sequence[str], *, size: int, fresh: bool, chance: random.
         yield Task(coin_ids=task, as_json=chance.random() < 0.5)  # noqa: PLR2004
 
 
-def spew(
-    endpoint: str, *, tasks: Iterator[Task], count: int, delay: float, console: Console
-) -> SpewReport:
+def spew(endpoint: str, *, tasks: Iterator[Task], count: int, delay: float, console: Console) -> SpewReport:
     """Send tasks at a steady pace, whether or not replies come.
 
     Args:

@@ -45,9 +45,7 @@ def print_status(state: dict[str, Any], *, console: Console) -> None:
 
     processes = Table("process", "pid", "state", "restarts", box=None)
     for process in state["processes"]:
-        processes.add_row(
-            process["name"], str(process["pid"]), _state_of(process["pid"]), str(process["restarts"])
-        )
+        processes.add_row(process["name"], str(process["pid"]), _state_of(process["pid"]), str(process["restarts"]))
     console.print(processes)
 
 

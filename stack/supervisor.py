@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -181,8 +182,6 @@ def _end_with_parent(stop_signal: signal.Signals) -> None:
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     """Kill a service and whatever it has started, and reap it."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()

@@ -96,13 +96,11 @@ def run_stack(home: Home, *, ports: Ports, console: Console) -> None:
             supervisor.stop(["receiver", "code-server"], ["daemon", "webserver"], ["standin"], ["postgres"])
 
 
-def _start(
-    home: Home, *, supervisor: Supervisor, ports: Ports, postgres: EmbeddedPostgres, console: Console
-) -> None:
+def _start(home: Home, *, supervisor: Supervisor, ports: Ports, postgres: EmbeddedPostgres, console: Console) -> None:
     """Start the services in the order of their needs."""
     environment = _environment(home, postgres=postgres, ports=ports)
     with console.status("Starting PostgreSQL ..."):
-        supervisor.start(_postgres_service(postgres, environment))
+        supervisor.start(postgres_service(postgres, environment))
         postgres.create_databases()
         migrate(postgres.url("challenge_db"))
     shutil.copyfile(PROJECT / "dagster.yaml", home.dagster_home / "dagster.yaml")
@@ -112,7 +110,8 @@ def _start(
         supervisor.start(*_dagster_services(ports, environment, postgres=postgres))
 
 
-def _postgres_service(postgres: EmbeddedPostgres, environment: Mapping[str, str]) -> Service:
+def postgres_service(postgres: EmbeddedPostgres, environment: Mapping[str, str]) -> Service:
+    """Return the database server as a service."""
     return Service(
         name="postgres",
         command=postgres.command,
@@ -226,7 +225,7 @@ def _answers(url: str) -> Callable[[], bool]:
 def _serves_grpc(port: int) -> bool:
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(
+            answer = health_pb2_grpc.HealthStub(channel).Check(  # type: ignore[attr-defined]  # made at run time
                 health_pb2.HealthCheckRequest(service="DagsterApi"), timeout=2
             )
         except grpc.RpcError:
@@ -237,7 +236,8 @@ def _serves_grpc(port: int) -> bool:
 def _sensor_daemon_beats(postgres: EmbeddedPostgres, *, since: float) -> bool:
     with psycopg.connect(postgres.url("dagster")) as connection:
         row = connection.execute(
-            "SELECT FROM daemon_heartbeats WHERE daemon_type = 'SENSOR' AND timestamp > to_timestamp(%s) AT TIME ZONE 'UTC'",
+            "SELECT FROM daemon_heartbeats"
+            " WHERE daemon_type = 'SENSOR' AND timestamp > to_timestamp(%s) AT TIME ZONE 'UTC'",
             (since,),
         ).fetchone()
     return row is not None

@@ -71,9 +71,7 @@ class CoinGeckoClient:
     header only, so that no URL, log or exception can show it.
     """
 
-    def __init__(
-        self, *, base_url: str, key_header: Mapping[str, str] | None = None, connections: int = 4
-    ) -> None:
+    def __init__(self, *, base_url: str, key_header: Mapping[str, str] | None = None, connections: int = 4) -> None:
         """Prepare the session.
 
         Args:
@@ -116,8 +114,6 @@ class CoinGeckoClient:
                 return _answer_of(response)
         except requests.ReadTimeout as error:
             raise BadAnswerError(f"no answer within {READ_TIMEOUT:.0f} s", status=None) from error
-        except (requests.ConnectTimeout, requests.exceptions.ProxyError, requests.exceptions.SSLError) as error:
-            raise UnreachableError(f"cannot connect to {self._base_url}: {error}") from error
         except requests.ConnectionError as error:
             if _never_connected(error):
                 raise UnreachableError(f"cannot connect to {self._base_url}: {_root_cause(error)}") from error
@@ -237,6 +233,8 @@ def _reset_time(text: str) -> datetime | None:
 
 
 def _never_connected(error: requests.ConnectionError) -> bool:
+    if isinstance(error, requests.ConnectTimeout | requests.exceptions.ProxyError | requests.exceptions.SSLError):
+        return True
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     return isinstance(reason, urllib3.exceptions.NewConnectionError)
 

@@ -13,8 +13,33 @@ WELL_KNOWN_COINS = (HERE / "coin_ids.txt").read_text().split()
 TICKER_COUNTS = {"bitcoin": 450, "ethereum": 101, "tether": 100, "monacoin": 3, "gemini-dollar": 0}
 
 _INVENTED_WORDS = (
-    ("amber", "blue", "cosmic", "deep", "early", "fair", "golden", "hidden", "ivory", "jolly", "kind", "lunar"),
-    ("badger", "comet", "dolphin", "ember", "falcon", "garden", "harbor", "island", "jaguar", "koala", "lynx"),
+    (
+        "amber",
+        "blue",
+        "cosmic",
+        "deep",
+        "early",
+        "fair",
+        "golden",
+        "hidden",
+        "ivory",
+        "jolly",
+        "kind",
+        "lunar",
+    ),
+    (
+        "badger",
+        "comet",
+        "dolphin",
+        "ember",
+        "falcon",
+        "garden",
+        "harbor",
+        "island",
+        "jaguar",
+        "koala",
+        "lynx",
+    ),
     ("cash", "coin", "dao", "finance", "inu", "network", "protocol", "swap", "token", "vault"),
 )
 
@@ -23,7 +48,15 @@ _INVENTED_WORDS = (
 def coin_ids(count: int) -> tuple[str, ...]:
     """Return `count` ids: the well-known first, then invented ones."""
     invented = (
-        "-".join([*(words[(number // step) % len(words)] for words, step in zip(_INVENTED_WORDS, (110, 10, 1), strict=True)), str(number)])
+        "-".join(
+            [
+                *(
+                    words[(number // step) % len(words)]
+                    for words, step in zip(_INVENTED_WORDS, (110, 10, 1), strict=True)
+                ),
+                str(number),
+            ]
+        )
         for number in range(max(0, count - len(WELL_KNOWN_COINS)))
     )
     return (*WELL_KNOWN_COINS[:count], *invented)

@@ -82,7 +82,10 @@ def create_app(standin: StandIn) -> flask.Flask:
     def _log(response: flask.Response) -> flask.Response:
         request = flask.request
         call = Call(
-            at=flask.g.arrived_at, path=request.path, page=request.args.get("page"), status=response.status_code
+            at=flask.g.arrived_at,
+            path=request.path,
+            page=request.args.get("page"),
+            status=response.status_code,
         )
         standin.calls.append(call)
         return response

@@ -14,9 +14,7 @@ from coin_pipeline.resources import CoinGeckoResource, DatabaseResource
 from sql import query
 
 # For outages of CoinGecko (the breaker lets one probe through every 30 s) and of the database.
-OUTAGE_RETRIES = dg.RetryPolicy(
-    max_retries=2, delay=20, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
-)
+OUTAGE_RETRIES = dg.RetryPolicy(max_retries=2, delay=20, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 RETRY_HOLD = timedelta(seconds=60)  # keeps the slot while the run waits for its retry
 
 COINS_SCHEMA = dg.TableSchema(
@@ -65,8 +63,8 @@ def pending_coins(database: DatabaseResource) -> dg.MaterializeResult[None]:
             group_name="enrichment",
             kinds={"coingecko", "postgres", "table"},
             description=(
-                "One row per distinct id ever wanted: work queue, memory of unknown ids, dead letters. Materializing it "
-                "asks CoinGecko for every id that is due, within the rate budget."
+                "One row per distinct id ever wanted: work queue, memory of unknown ids, dead letters. "
+                "Materializing it asks CoinGecko for every id that is due, within the rate budget."
             ),
         ),
         dg.AssetSpec(

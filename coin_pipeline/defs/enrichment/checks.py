@@ -31,8 +31,10 @@ def malformed_coins(coins: pd.DataFrame) -> pd.DataFrame:
         coins: columns `task_run` (int), `id` (str) and `exchanges` (list of str).
     """
     well_formed = coins["exchanges"].map(
-        lambda exchanges: exchanges is not None
-        and all(isinstance(exchange, str) and exchange for exchange in exchanges)
-        and exchanges == sorted(set(exchanges))
+        lambda exchanges: (
+            exchanges is not None
+            and all(isinstance(exchange, str) and exchange for exchange in exchanges)
+            and exchanges == sorted(set(exchanges))
+        )
     )
     return coins[coins["id"].duplicated(keep=False) | (coins["id"].str.len() == 0) | ~well_formed.astype(bool)]

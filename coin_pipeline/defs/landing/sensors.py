@@ -82,7 +82,5 @@ def sense_work(connection: Connection) -> SensedWork:
 def claim_lookup_run(connection: Connection, *, slots: int) -> str | None:
     """Take a slot for a run that is about to start; None when all are taken."""
     run = str(uuid.uuid4())
-    row = connection.execute(
-        query("claim_lookup_run"), {"run": run, "hold": LAUNCH_HOLD, "slots": slots}
-    ).fetchone()
+    row = connection.execute(query("claim_lookup_run"), {"run": run, "hold": LAUNCH_HOLD, "slots": slots}).fetchone()
     return run if row else None

@@ -1,0 +1,109 @@
+"""What every test stands on: a real PostgreSQL, a database for each module, and CoinGecko at its HTTP boundary."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql as psql
+
+from sql import query
+from sql.migrate import migrate
+from stack.postgres import EmbeddedPostgres, prepare_postgres
+from stack.standin.server import API_ROOT, StandIn, create_server
+from stack.supervisor import Supervisor
+from stack.up import postgres_service
+
+TEMPLATE = "migrated"
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """The embedded server, with a migrated database to copy from."""
+    home = tmp_path_factory.mktemp("pg")
+    server = prepare_postgres(home / "data")
+    supervisor = Supervisor(logs=home, working_directory=Path("/"))
+    try:
+        supervisor.start(postgres_service(server, {}))
+        create_database(server, TEMPLATE)
+        migrate(server.url(TEMPLATE))
+        yield server
+    finally:
+        supervisor.stop()
+
+
+def create_database(postgres: EmbeddedPostgres, name: str, *, template: str = "template1") -> str:
+    """Create a database and return its URL."""
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
+        statement = psql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        connection.execute(statement.format(psql.Identifier(name), psql.Identifier(template)))
+    return postgres.url(name)
+
+
+@pytest.fixture(scope="module")
+def database_url(postgres: EmbeddedPostgres, request: pytest.FixtureRequest) -> str:
+    """A migrated database of this module's own."""
+    return create_database(postgres, request.module.__name__.replace(".", "_"), template=TEMPLATE)
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[psycopg.Connection]:
+    """A connection in autocommit to this module's database, emptied before the test."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "TRUNCATE submissions, staged_coins, rejected_coins, coin_lookups, coins, lookup_runs, api_calls,"
+            " rate_budget RESTART IDENTITY"
+        )
+        connection.execute("INSERT INTO rate_budget DEFAULT VALUES")
+        yield connection
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningStandIn:
+    """A stand-in that serves, and where."""
+
+    state: StandIn
+    base_url: str
+
+
+@contextmanager
+def serve(state: StandIn) -> Iterator[RunningStandIn]:
+    """Serve a stand-in on a free port for as long as the block lasts."""
+    server = create_server(state)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield RunningStandIn(state=state, base_url=f"http://127.0.0.1:{server.port}{API_ROOT}")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def start_standin() -> Iterator[Callable[[StandIn], RunningStandIn]]:
+    """Start stand-ins that end with the test."""
+    with ExitStack() as standins:
+        yield lambda state: standins.enter_context(serve(state))
+
+
+def stage(connection: psycopg.Connection, *coin_ids: str, client: str = "test") -> int:
+    """Stage ids as one submission, as the receiver does, and return its number."""
+    cursor = connection.execute(
+        query("stage_submission"),
+        {
+            "client": client,
+            "content_type": "application/json",
+            "body_sha256": b"",
+            "duplicates": 0,
+            "coin_ids": list(coin_ids),
+            "positions": list(range(len(coin_ids))),
+            "rejected_positions": [],
+            "rejected_values": [],
+            "rejected_reasons": [],
+        },
+    )
+    return int(cursor.fetchall()[0][0])
