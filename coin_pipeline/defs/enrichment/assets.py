@@ -14,7 +14,7 @@ from coin_pipeline.resources import CoinGeckoResource, DatabaseResource
 from sql import query
 
 # For outages of CoinGecko (the breaker lets one probe through every 30 s) and of the database.
-OUTAGE_RETRIES = dg.RetryPolicy(max_retries=2, delay=20, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+OUTAGE_RETRIES = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 RETRY_HOLD = timedelta(seconds=60)  # keeps the slot while the run waits for its retry
 
 COINS_SCHEMA = dg.TableSchema(
