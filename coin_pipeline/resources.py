@@ -66,7 +66,7 @@ class CoinGeckoResource(dg.ConfigurableResource[None]):
     def from_settings(cls, settings: PipelineSettings) -> Self:
         """Take everything but the key from the settings."""
         return cls(
-            base_url=str(settings.coingecko_base_url),
+            base_url=settings.base_url,
             plan=settings.plan,
             calls_per_minute=settings.calls_per_minute,
             concurrency=settings.coingecko_concurrency,

@@ -1,4 +1,4 @@
-"""Bring a database to the schema that this code needs: `python -m sql.migrate`.
+"""Create the databases and bring ours to the schema that this code needs: `python -m sql.migrate`.
 
 Alembic numbers and orders the migrations. All of them, the views and the version are applied in one
 transaction under an advisory lock: two processes that start together take turns, and a process that
@@ -10,7 +10,10 @@ import sys
 
 import alembic.command
 import alembic.config
+import psycopg
 import sqlalchemy as sa
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.sql import SQL, Identifier
 
 from sql import SQL_DIR
 
@@ -39,19 +42,40 @@ def migrate(database_url: str) -> None:
             run_script(connection, view.read_text())
 
 
+def ensure_database(database_url: str) -> None:
+    """Create the database that the URL names, if it is missing.
+
+    Args:
+        database_url: libpq URL; its user may create databases, and the server has one called `postgres`.
+
+    Raises:
+        psycopg.OperationalError: the server cannot be reached.
+    """
+    name = str(conninfo_to_dict(database_url)["dbname"])
+    with psycopg.connect(make_conninfo(database_url, dbname="postgres"), autocommit=True) as connection:
+        if not connection.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchall():
+            try:
+                connection.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
+            except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                return  # another process was quicker
+
+
 def run_script(connection: sa.Connection, script: str) -> None:
     """Run the statements of an SQL file as they are: no parameters, so `:` and `%` mean themselves."""
     connection.exec_driver_sql(script, execution_options={"no_parameters": True})
 
 
 def main() -> None:
-    """Migrate the database that `DATABASE_URL` names."""
+    """Migrate the database that `DATABASE_URL` names, having created it and Dagster's where they are missing."""
     database_url = os.environ.get("DATABASE_URL")
     if not database_url:
         sys.exit("DATABASE_URL is not set: give the database to migrate, postgresql://user@host/challenge_db")
     try:
+        for url in (database_url, os.environ.get("DAGSTER_DATABASE_URL")):
+            if url:
+                ensure_database(url)
         migrate(database_url)
-    except (sa.exc.OperationalError, alembic.util.CommandError) as error:
+    except (psycopg.Error, sa.exc.OperationalError, alembic.util.CommandError) as error:
         sys.exit(f"Cannot migrate the database of DATABASE_URL: {str(error).splitlines()[0]}")
 
 

