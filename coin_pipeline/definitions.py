@@ -9,7 +9,7 @@ from coin_pipeline.resources import CoinGeckoResource, DatabaseResource
 from coin_pipeline.settings import read_settings
 
 definitions = dg.Definitions(
-    assets=dg.load_assets_from_package_module(defs),
+    assets=dg.load_assets_from_package_module(defs, include_specs=True),
     asset_checks=dg.load_asset_checks_from_package_module(defs),
     jobs=[drain],
     sensors=[staged_coins_sensor],

@@ -6,7 +6,7 @@ from typing import Self
 
 import dagster as dg
 import pandas as pd
-from psycopg import Connection
+from psycopg import Connection, IsolationLevel
 from psycopg_pool import ConnectionPool
 
 from coin_pipeline.coingecko.client import CoinGeckoClient, key_header_of
@@ -40,9 +40,18 @@ class DatabaseResource(dg.ConfigurableResource[None]):
 
     def read_frame(self, statement: bytes) -> pd.DataFrame:
         """Return a statement's rows, one column for each of the statement's."""
+        return self.read_frames(statement)[0]
+
+    def read_frames(self, *statements: bytes) -> list[pd.DataFrame]:
+        """Return the rows of each statement, all as of the same moment."""
         with self.connect() as connection:
-            cursor = connection.execute(statement)
-            return pd.DataFrame(cursor.fetchall(), columns=[column.name for column in cursor.description or ()])
+            connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+            with connection.transaction():
+                cursors = [connection.execute(statement) for statement in statements]
+            return [
+                pd.DataFrame(cursor.fetchall(), columns=[column.name for column in cursor.description or ()])
+                for cursor in cursors
+            ]
 
 
 class CoinGeckoResource(dg.ConfigurableResource[None]):

@@ -85,7 +85,7 @@ def look_up_coins(
     context: dg.AssetExecutionContext, database: DatabaseResource, coingecko: CoinGeckoResource
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Drain the queue of lookups."""
-    run = context.run.tags.get(LOOKUP_RUN_TAG, context.run_id)
+    run = context.run.tags.get(LOOKUP_RUN_TAG, context.run.run_id)
     with database.pool(size=coingecko.concurrency + 1) as pool:
         queue = LookupQueue(pool, run=run)
         drain = Drain(

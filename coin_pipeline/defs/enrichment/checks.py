@@ -37,4 +37,4 @@ def malformed_coins(coins: pd.DataFrame) -> pd.DataFrame:
             and exchanges == sorted(set(exchanges))
         )
     )
-    return coins[coins["id"].duplicated(keep=False) | (coins["id"].str.len() == 0) | ~well_formed.astype(bool)]
+    return coins[coins["id"].duplicated(keep=False) | coins["id"].eq("") | ~well_formed.astype(bool)]
