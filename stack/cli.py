@@ -2,7 +2,6 @@
 
 import os
 import random
-import subprocess
 import sys
 from pathlib import Path
 
@@ -99,7 +98,7 @@ def standin(port: int, calls_per_minute: int, window: float, latency_ms: int, co
 def psql(arguments: tuple[str, ...]) -> None:
     """Open psql on the running stack's challenge_db."""
     state = home_at(None).read_state()
-    sys.exit(subprocess.call([state["psql"], state["database_url"], *arguments]))
+    os.execv(state["psql"], [state["psql"], state["database_url"], *arguments])
 
 
 @coins.command()
