@@ -38,16 +38,16 @@ class DatabaseResource(dg.ConfigurableResource[None]):
         ) as pool:
             yield pool
 
-    def read_frame(self, statement: bytes) -> pd.DataFrame:
+    def read_frame(self, statement: bytes, **values: object) -> pd.DataFrame:
         """Return a statement's rows, one column for each of the statement's."""
-        return self.read_frames(statement)[0]
+        return self.read_frames(statement, **values)[0]
 
-    def read_frames(self, *statements: bytes) -> list[pd.DataFrame]:
+    def read_frames(self, *statements: bytes, **values: object) -> list[pd.DataFrame]:
         """Return the rows of each statement, all as of the same moment."""
         with self.connect() as connection:
             connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
             with connection.transaction():
-                cursors = [connection.execute(statement) for statement in statements]
+                cursors = [connection.execute(statement, values) for statement in statements]
             return [
                 pd.DataFrame(cursor.fetchall(), columns=[column.name for column in cursor.description or ()])
                 for cursor in cursors

@@ -31,6 +31,8 @@ class PipelineSettings(BaseSettings):
     coingecko_concurrency: Annotated[int, Field(ge=1, le=64)] = 4
     coingecko_max_pages: Annotated[int, Field(ge=1)] = 30
     lookup_runs: Annotated[int, Field(ge=1, le=16)] = 1
+    retention_days: Annotated[int, Field(ge=1, le=10_000)] = 30
+    alert_webhook_url: SecretStr | None = None
 
     @model_validator(mode="after")
     def _plan_needs_its_key(self) -> Self:
