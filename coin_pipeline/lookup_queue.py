@@ -13,8 +13,7 @@ from sql import query
 
 LEASE = timedelta(seconds=45)  # longer than any call; renewed by the heartbeat; a killed run's work comes back after it
 HEARTBEAT = timedelta(seconds=15)  # how long a silent lookup run still holds its slot
-UNKNOWN_TTL = timedelta(hours=24)
-FAILED_TTL = timedelta(hours=1)
+TIMES_TO_LIVE = {"unknown_ttl": timedelta(hours=24), "failed_ttl": timedelta(hours=1)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +119,8 @@ def take_up_pending(connection: Connection) -> int:
     """
     with connection.transaction():
         connection.execute(query("enqueue_lookups"))
-        connection.execute(query("revive_lookups"), {"unknown_ttl": UNKNOWN_TTL, "failed_ttl": FAILED_TTL})
-        return connection.execute(query("reconcile_outcomes")).rowcount
+        connection.execute(query("revive_lookups"), TIMES_TO_LIVE)
+        return connection.execute(query("reconcile_outcomes"), TIMES_TO_LIVE).rowcount
 
 
 def requeue(
