@@ -199,7 +199,7 @@ def test_a_heartbeat_renews_the_leases_of_its_own_run_only(
     assert lease_one(queue) == "mine"
     assert lease_one(other) == "theirs"
     connection.execute("UPDATE coin_lookups SET leased_until = now() + interval '1 second'")
-    queue.hold_slot()
+    queue.renew_leases()
     held = connection.execute("SELECT coin_id FROM coin_lookups WHERE leased_until > now() + interval '5 s'")
     assert held.fetchall() == [("mine",)]
 

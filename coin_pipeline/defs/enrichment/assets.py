@@ -9,7 +9,7 @@ from coin_pipeline.coingecko.budget import RateBudget
 from coin_pipeline.coingecko.errors import AccessRefusedError, CoinGeckoUnavailableError
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
 from coin_pipeline.lookup_queue import LookupQueue, take_up_pending
-from coin_pipeline.lookups import Drain, DrainReport, Ending
+from coin_pipeline.lookups import Drain, DrainLimits, DrainReport, Ending
 from coin_pipeline.resources import CoinGeckoResource, DatabaseResource
 from sql import query
 
@@ -86,15 +86,18 @@ def look_up_coins(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Drain the queue of lookups."""
     run = context.run.tags.get(LOOKUP_RUN_TAG, context.run_id)
-    with database.pool(size=coingecko.concurrency + 1) as pool:
+    with database.pool(size=coingecko.concurrency + 2) as pool:
         queue = LookupQueue(pool, run=run)
         drain = Drain(
             queue=queue,
             budget=RateBudget(pool, calls_per_minute=coingecko.calls_per_minute),
             client=coingecko.create_client(),
             log=context.log,
-            concurrency=coingecko.concurrency,
-            max_pages=coingecko.max_pages,
+            limits=DrainLimits(
+                concurrency=coingecko.concurrency,
+                max_pages=coingecko.max_pages,
+                refresh_after=timedelta(days=coingecko.refresh_after_days) if coingecko.refresh_after_days else None,
+            ),
         )
         try:
             report = drain.run()
