@@ -139,7 +139,7 @@ class Drain:
             heart = threads.submit(self._stay_alive)
             workers: set[Future[None]] = set()
             try:
-                while not self._is_over() and time.monotonic() - idle_since < self._limits.idle_seconds:
+                while not self._is_over() and (workers or time.monotonic() - idle_since < self._limits.idle_seconds):
                     self._take_up_pending()
                     for lookup in self._lease(self._limits.concurrency - len(workers)):
                         workers.add(threads.submit(self._work, lookup))

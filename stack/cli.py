@@ -14,6 +14,7 @@ from stack.demo import run_demo
 from stack.errors import StackError
 from stack.home import home_at
 from stack.spew import print_report, spew, tasks_of
+from stack.standin.faults import FAULTS, is_fault
 from stack.standin.server import StandIn, create_server
 from stack.status import print_status
 from stack.up import Ports, free_port, run_stack
@@ -81,9 +82,27 @@ def spew_command(
 @click.option("--window", type=float, default=60, help="The window in seconds.")
 @click.option("--latency-ms", type=click.IntRange(0), default=150)
 @click.option("--coins", "coin_count", type=click.IntRange(0), default=10_000, help="How many coins it knows.")
-def standin(port: int, calls_per_minute: int, window: float, latency_ms: int, coin_count: int) -> None:
-    """Serve the CoinGecko stand-in alone."""
+@click.option("--fault", metavar="NAME", help="Answer everything about a coin like the id standin-NAME.")
+@click.option("--advertise", type=click.IntRange(1), help="A limit to send as x-ratelimit-limit.")
+def standin(
+    *,
+    port: int,
+    calls_per_minute: int,
+    window: float,
+    latency_ms: int,
+    coin_count: int,
+    fault: str | None,
+    advertise: int | None,
+) -> None:
+    """Serve the CoinGecko stand-in alone.
+
+    Some ids always give a bad answer: standin-status-503, standin-429-html, standin-redirect, standin-stall ...
+    """
+    if fault is not None and not is_fault(fault):
+        raise StackError(f"There is no fault {fault!r}: give status- and an HTTP status, or one of {', '.join(FAULTS)}")
     state = StandIn(
+        fault=fault,
+        advertised_limit=advertise,
         calls_per_window=calls_per_minute,
         window_seconds=window,
         latency_seconds=latency_ms / 1000,
