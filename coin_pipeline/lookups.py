@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections import Counter
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -132,12 +132,13 @@ class Drain:
             CoinGeckoUnavailableError: the breaker is open.
             psycopg.OperationalError: the database is lost.
         """
-        started = idle_since = time.monotonic()
+        started = time.monotonic()
         self._deadline = started + self._limits.leasing_seconds
         self._queue.hold_slot()
         with ThreadPoolExecutor(self._limits.concurrency + 1, thread_name_prefix="lookup") as threads:
             heart = threads.submit(self._stay_alive)
             workers: set[Future[None]] = set()
+            idle_since = time.monotonic()
             try:
                 while not self._is_over() and (workers or time.monotonic() - idle_since < self._limits.idle_seconds):
                     self._take_up_pending()
@@ -145,7 +146,7 @@ class Drain:
                         workers.add(threads.submit(self._work, lookup))
                     if workers:
                         idle_since = time.monotonic()
-                    self._stop.wait(POLL_EVERY)
+                    wait({heart, *workers}, timeout=POLL_EVERY, return_when=FIRST_COMPLETED)
                     workers -= _ended({heart, *workers})
             finally:
                 self._stop.set()

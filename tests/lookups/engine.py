@@ -19,7 +19,7 @@ from coin_pipeline.coingecko.client import CoinGeckoClient, Timeouts
 from coin_pipeline.lookup_queue import LookupQueue
 from coin_pipeline.lookups import Drain, DrainLimits, DrainReport
 
-IMPATIENT = Timeouts(connect=0.3, read=0.5, answer=1.0)
+IMPATIENT = Timeouts(connect=0.3, read=0.5, answer=1.0)  # where an answer is meant to be too slow
 LOG = logging.getLogger("engine")
 
 
@@ -33,8 +33,8 @@ def drain(  # noqa: PLR0913 (a test says only what it is about)
     max_pages: int = 30,
     refresh_after: timedelta | None = None,
     leasing_seconds: float = 20,
-    idle_seconds: float = 0.2,
-    timeouts: Timeouts = IMPATIENT,
+    idle_seconds: float = 0.001,
+    timeouts: Timeouts | None = None,
 ) -> DrainReport:
     """Drain as a run of its own."""
     return Drain(
@@ -83,7 +83,7 @@ def main() -> None:
         max_size=arguments["concurrency"] + 2,
         kwargs={"autocommit": True},
     ) as pool:
-        drain(pool, base_url, timeouts=Timeouts(), **arguments)
+        drain(pool, base_url, **arguments)
 
 
 if __name__ == "__main__":

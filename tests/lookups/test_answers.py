@@ -15,7 +15,7 @@ from stack.standin.market import EXCHANGES, exchanges_of
 from stack.standin.server import StandIn
 from tests.conftest import RunningStandIn, stage
 from tests.lookups.conftest import lookup_of, outcomes
-from tests.lookups.engine import drain, make_due
+from tests.lookups.engine import IMPATIENT, drain, make_due
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_a_failed_call_costs_an_attempt_and_a_backoff(
 ) -> None:
     coin_id = f"standin-{fault}"
     stage(connection, coin_id)
-    report = drain(pool, standin.base_url)
+    report = drain(pool, standin.base_url, timeouts=IMPATIENT if fault in {"silent", "stall", "drip"} else None)
     assert lookup_of(connection, coin_id) == ("pending", report.calls)  # one, or two where the backoff was short
     assert report.lookups[Ending.RETRIED] == report.calls == len(standin.state.calls) > 0
     assert outcomes(connection) == {coin_id: [None]}
@@ -232,13 +232,21 @@ def test_failures_of_one_id_do_not_open_the_breaker(
     assert lookup_of(connection, "standin-status-500")[0] == "failed"
 
 
-def test_an_outage_of_the_network_costs_no_attempt_and_opens_the_breaker_even_with_one_id(
+def test_an_outage_of_the_network_costs_no_attempt_and_opens_the_breaker(
     connection: psycopg.Connection, pool: ConnectionPool
 ) -> None:
-    stage(connection, "bitcoin")
+    stage(connection, *"abcde")
     with pytest.raises(CoinGeckoUnavailableError):
-        drain(pool, "http://127.0.0.1:1/api/v3", idle_seconds=10)
-    assert lookup_of(connection, "bitcoin") == ("pending", 0)
+        drain(pool, "http://127.0.0.1:1/api/v3", concurrency=1)
+    assert {lookup_of(connection, coin_id) for coin_id in "abcde"} == {("pending", 0)}
+
+
+def test_an_outage_of_the_network_opens_the_breaker_even_with_one_id(
+    connection: psycopg.Connection, pool: ConnectionPool
+) -> None:
+    budget = RateBudget(pool, calls_per_minute=0)
+    assert [budget.note_failure(coin_id=None, reason="refused") for _ in range(5)] == [False] * 4 + [True]
+    assert pause_of(connection)[0] > 25
 
 
 def test_a_longer_pause_outlasts_the_breakers_and_a_success(
