@@ -27,6 +27,7 @@ def drain(  # noqa: PLR0913 (a test says only what it is about)
     pool: ConnectionPool,
     base_url: str,
     *,
+    run: str | None = None,
     calls: int = 0,
     window: float = 60,
     concurrency: int = 4,
@@ -38,7 +39,7 @@ def drain(  # noqa: PLR0913 (a test says only what it is about)
 ) -> DrainReport:
     """Drain as a run of its own."""
     return Drain(
-        queue=LookupQueue(pool, run=str(uuid.uuid4())),
+        queue=LookupQueue(pool, run=run or str(uuid.uuid4())),
         budget=RateBudget(pool, calls_per_minute=calls, window_seconds=window),
         client=CoinGeckoClient(base_url=base_url, connections=concurrency, timeouts=timeouts),
         log=LOG,
@@ -52,7 +53,7 @@ def drain(  # noqa: PLR0913 (a test says only what it is about)
     ).run()
 
 
-def start_engine(database_url: str, base_url: str, **options: float) -> subprocess.Popen[bytes]:
+def start_engine(database_url: str, base_url: str, **options: float | str) -> subprocess.Popen[bytes]:
     """Start a process that drains with these arguments of `drain`."""
     environment = {**os.environ, "DATABASE_URL": database_url}
     return subprocess.Popen(
@@ -81,7 +82,7 @@ def main() -> None:
         os.environ["DATABASE_URL"],
         min_size=1,
         max_size=arguments["concurrency"] + 2,
-        kwargs={"autocommit": True},
+        kwargs={"autocommit": True, "application_name": arguments.get("run", "engine")},
     ) as pool:
         drain(pool, base_url, **arguments)
 
