@@ -3,7 +3,7 @@
 import dagster as dg
 
 from coin_pipeline import defs
-from coin_pipeline.defs.enrichment.jobs import drain
+from coin_pipeline.defs.enrichment.jobs import drain, requeue
 from coin_pipeline.defs.landing.sensors import staged_coins_sensor
 from coin_pipeline.resources import CoinGeckoResource, DatabaseResource
 from coin_pipeline.settings import read_settings
@@ -11,7 +11,7 @@ from coin_pipeline.settings import read_settings
 definitions = dg.Definitions(
     assets=dg.load_assets_from_package_module(defs),
     asset_checks=dg.load_asset_checks_from_package_module(defs),
-    jobs=[drain],
+    jobs=[drain, requeue],
     sensors=[staged_coins_sensor],
     executor=dg.in_process_executor,
     resources={

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import click
+import psycopg
 import requests
 from rich.console import Console
 
+from sql import query
 from stack.demo import run_demo
 from stack.errors import StackError
 from stack.home import home_at
@@ -126,6 +128,26 @@ def psql(arguments: tuple[str, ...]) -> None:
 def status(home: Path | None) -> None:
     """Say what is pending, what is done, what waits for what, and which processes run."""
     print_status(home_at(home).read_state(), console=Console())
+
+
+@coins.command()
+@home_option
+@click.option("--state", type=click.Choice(["failed", "unknown"]), default="failed", help="Which lookups.")
+@click.argument("coin_ids", metavar="[ID ...]", nargs=-1)
+def requeue(home: Path | None, state: str, coin_ids: tuple[str, ...]) -> None:
+    """Bring dead letters back: look ids up again that failed, or that were unknown; all of them without an ID."""
+    database_url = home_at(home).read_state()["database_url"]
+    try:
+        with psycopg.connect(database_url, connect_timeout=3) as connection:
+            values = {"state": state, "coin_ids": list(coin_ids) or None}
+            requeued = [coin_id for (coin_id,) in connection.execute(query("requeue_lookups"), values)]
+    except psycopg.OperationalError as error:
+        raise StackError(f"The database does not answer: {error}") from error
+    for coin_id in requeued:
+        click.echo(coin_id)
+    click.echo(f"{len(requeued)} requeued", err=True)
+    for coin_id in sorted(set(coin_ids) - set(requeued)):
+        click.echo(f"{coin_id} is not {state}", err=True)
 
 
 def _listed_coin_ids() -> list[str]:

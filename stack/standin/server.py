@@ -5,8 +5,8 @@ import threading
 import time
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import flask
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
@@ -41,6 +41,7 @@ class StandIn:
         latency_seconds: how long every answer takes.
         coins: how many coins it knows.
         fault: the fault that every answer about a coin has; None for none but what the id asks for.
+        list_fault: the same for the list of all coins.
         advertised_limit: sent as `x-ratelimit-limit`; None for no such header.
         listings: exchanges of coins that are listed elsewhere than usual, by id.
         calls: every request so far.
@@ -51,6 +52,7 @@ class StandIn:
     latency_seconds: float = 0.15
     coins: int = 10_000
     fault: str | None = None
+    list_fault: str | None = None
     advertised_limit: int | None = None
     listings: dict[str, list[str]] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
@@ -109,11 +111,10 @@ def create_app(standin: StandIn) -> flask.Flask:
         return {"gecko_says": "(V3) To the Moon!"}
 
     @app.get(f"{API_ROOT}/coins/list")
-    def get_coins_list() -> list[dict[str, str]]:
-        return [
-            {"id": coin_id, "symbol": coin_id[:4], "name": coin_id.replace("-", " ").title()}
-            for coin_id in coin_ids(standin.coins)
-        ]
+    def get_coins_list() -> flask.Response | list[dict[str, str]]:
+        if standin.list_fault is not None:
+            return answer_with(standin.list_fault, page=1)
+        return _list_of(coin_ids(standin.coins))
 
     @app.get(f"{API_ROOT}/coins/<path:coin_id>/tickers")
     def get_tickers(coin_id: str) -> flask.Response | tuple[dict[str, str], int]:
@@ -121,26 +122,38 @@ def create_app(standin: StandIn) -> flask.Flask:
         fault = standin.fault or fault_of(coin_id)
         if fault is not None:
             return answer_with(fault, page=page)
-        if coin_id not in known:
-            return {"error": "coin not found"}, 404
-        tickers = tickers_of(coin_id, listed_on=standin.listings.get(coin_id))
-        answer: dict[str, Any] = {
-            "name": coin_id.replace("-", " ").title(),
-            "tickers": tickers[(page - 1) * PAGE_SIZE : page * PAGE_SIZE],
-        }
-        response = flask.jsonify(answer)
-        last_page = max(1, math.ceil(len(tickers) / PAGE_SIZE))
-        links = {"first": 1, "prev": page - 1, "next": page + 1, "last": last_page}
-        response.headers["total"] = str(len(tickers))
-        response.headers["per-page"] = str(PAGE_SIZE)
-        response.headers["link"] = ", ".join(
-            f'<{flask.request.base_url}?page={number}>; rel="{name}"'
-            for name, number in links.items()
-            if 1 <= number <= last_page
-        )
-        return response
+        listed_on = standin.listings.get(coin_id)
+        return _tickers(coin_id, listed_on=listed_on, page=page) if coin_id in known else _not_found()
 
     return app
+
+
+def _list_of(listed: Iterable[str]) -> list[dict[str, str]]:
+    return [{"id": coin_id, "symbol": coin_id[:4], "name": coin_id.replace("-", " ").title()} for coin_id in listed]
+
+
+def _not_found() -> tuple[dict[str, str], int]:
+    return {"error": "coin not found"}, 404
+
+
+def _tickers(coin_id: str, *, listed_on: list[str] | None, page: int) -> flask.Response:
+    """Return one page of a coin's tickers, with the headers that hint at the others."""
+    tickers = tickers_of(coin_id, listed_on=listed_on)
+    answer = {
+        "name": coin_id.replace("-", " ").title(),
+        "tickers": tickers[(page - 1) * PAGE_SIZE : page * PAGE_SIZE],
+    }
+    response = flask.jsonify(answer)
+    last_page = max(1, math.ceil(len(tickers) / PAGE_SIZE))
+    links = {"first": 1, "prev": page - 1, "next": page + 1, "last": last_page}
+    response.headers["total"] = str(len(tickers))
+    response.headers["per-page"] = str(PAGE_SIZE)
+    response.headers["link"] = ", ".join(
+        f'<{flask.request.base_url}?page={number}>; rel="{name}"'
+        for name, number in links.items()
+        if 1 <= number <= last_page
+    )
+    return response
 
 
 class _QuietHandler(WSGIRequestHandler):
