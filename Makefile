@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check format lock
+.PHONY: help install demo up test test-slow check format lock
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -32,6 +32,9 @@ up: install  ## Run the stack against the real CoinGecko until Ctrl-C
 
 test: check  ## Run the checks and every test
 	@$(BIN)/pytest
+
+test-slow: install  ## Run the long forms of tests, some minutes
+	@$(BIN)/pytest -m slow
 
 check: install  ## Lint, format, types, SQL and layering
 	@$(BIN)/ruff check --quiet .

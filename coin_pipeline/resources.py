@@ -63,6 +63,7 @@ class CoinGeckoResource(dg.ConfigurableResource[None]):
         calls_per_minute: what all processes may call together; 0 is no limit.
         concurrency: calls at a time, by all processes together.
         max_pages: pages of a hundred tickers to read of one coin.
+        refresh_after_days: age at which an answer is asked for again; 0 is never.
     """
 
     base_url: str
@@ -70,6 +71,7 @@ class CoinGeckoResource(dg.ConfigurableResource[None]):
     calls_per_minute: int
     concurrency: int
     max_pages: int
+    refresh_after_days: int
 
     @classmethod
     def from_settings(cls, settings: PipelineSettings) -> Self:
@@ -80,6 +82,7 @@ class CoinGeckoResource(dg.ConfigurableResource[None]):
             calls_per_minute=settings.calls_per_minute,
             concurrency=settings.coingecko_concurrency,
             max_pages=settings.coingecko_max_pages,
+            refresh_after_days=settings.coins_refresh_after_days,
         )
 
     def create_client(self) -> CoinGeckoClient:

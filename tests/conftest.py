@@ -55,7 +55,7 @@ def connection(database_url: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(
             "TRUNCATE submissions, staged_coins, rejected_coins, coin_lookups, coins, lookup_runs, api_calls,"
-            " rate_budget, alerts RESTART IDENTITY"
+            " rate_budget, coin_catalog, coin_listing_changes, alerts RESTART IDENTITY"
         )
         connection.execute("INSERT INTO rate_budget DEFAULT VALUES")
         yield connection

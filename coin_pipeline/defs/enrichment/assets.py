@@ -5,11 +5,12 @@ from datetime import timedelta
 
 import dagster as dg
 
+from coin_pipeline.catalog import renew_catalog
 from coin_pipeline.coingecko.budget import RateBudget
-from coin_pipeline.coingecko.errors import AccessRefusedError, CoinGeckoUnavailableError
+from coin_pipeline.coingecko.errors import AccessRefusedError, CoinGeckoError, CoinGeckoUnavailableError
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
 from coin_pipeline.lookup_queue import LookupQueue, take_up_pending
-from coin_pipeline.lookups import Drain, DrainReport, Ending
+from coin_pipeline.lookups import Drain, DrainLimits, DrainReport, Ending
 from coin_pipeline.resources import CoinGeckoResource, DatabaseResource
 from sql import query
 
@@ -86,15 +87,18 @@ def look_up_coins(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Drain the queue of lookups."""
     run = context.run.tags.get(LOOKUP_RUN_TAG, context.run.run_id)
-    with database.pool(size=coingecko.concurrency + 1) as pool:
+    with database.pool(size=coingecko.concurrency + 2) as pool:
         queue = LookupQueue(pool, run=run)
         drain = Drain(
             queue=queue,
             budget=RateBudget(pool, calls_per_minute=coingecko.calls_per_minute),
             client=coingecko.create_client(),
             log=context.log,
-            concurrency=coingecko.concurrency,
-            max_pages=coingecko.max_pages,
+            limits=DrainLimits(
+                concurrency=coingecko.concurrency,
+                max_pages=coingecko.max_pages,
+                refresh_after=timedelta(days=coingecko.refresh_after_days) if coingecko.refresh_after_days else None,
+            ),
         )
         try:
             report = drain.run()
@@ -129,6 +133,33 @@ def look_up_coins(
             "newest": dg.MetadataValue.md(database.read_frame(query("preview_coins")).to_markdown(index=False)),
         },
     )
+
+
+@dg.asset(
+    group_name="enrichment",
+    kinds={"coingecko", "postgres", "table"},
+    # The last step of a run: the list is never asked for ahead of a lookup that the run can make.
+    op_tags={"dagster/priority": "-1"},
+    description=(
+        "The ids that CoinGecko lists, asked for at most hourly, at the cost of a call. What it lists is looked up "
+        "first, so that mistyped ids do not delay real ones."
+    ),
+)
+def coin_catalog(
+    context: dg.AssetExecutionContext, database: DatabaseResource, coingecko: CoinGeckoResource
+) -> dg.MaterializeResult[None]:
+    """Renew the list of coins when it is an hour old."""
+    with database.pool(size=2) as pool:
+        budget = RateBudget(pool, calls_per_minute=coingecko.calls_per_minute)
+        try:
+            listed = renew_catalog(pool, budget=budget, client=coingecko.create_client())
+        except AccessRefusedError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        except CoinGeckoError as error:
+            context.log.warning("The old list of coins serves for another hour: %s", error)
+            listed = None
+    catalog = database.read_frame(query("count_catalog")).iloc[0]
+    return dg.MaterializeResult(metadata={"dagster/row_count": int(catalog["coins"]), "renewed": listed is not None})
 
 
 def summary_of(report: DrainReport) -> str:

@@ -1,6 +1,12 @@
 """Jobs over the queue of lookups."""
 
+from enum import Enum
+
 import dagster as dg
+from pydantic import Field
+
+from coin_pipeline import lookup_queue
+from coin_pipeline.resources import DatabaseResource
 
 LOOKUP_RUN_TAG = "coin_pipeline/lookup_run"  # the slot that the sensor took for the run
 
@@ -16,3 +22,31 @@ drain = dg.define_asset_job(
     selection=dg.AssetSelection.groups("enrichment", "marts") - HEALTH_CHECKS,
     description="Looks up every coin that is due and renews the views' figures.",
 )
+
+
+class EndedState(Enum):
+    """How a lookup ended that can be brought back."""
+
+    failed = "failed"
+    unknown = "unknown"
+
+
+class RequeueConfig(dg.Config):
+    """Which lookups to bring back."""
+
+    state: EndedState = Field(EndedState.failed, description="How they ended.")
+    coin_ids: list[str] = Field([], description="Only these of them; empty for all.")
+
+
+@dg.op
+def requeue_lookups(context: dg.OpExecutionContext, config: RequeueConfig, database: DatabaseResource) -> None:
+    """Make lookups pending again, and the staged rows that they had given an outcome."""
+    with database.connect() as connection:
+        requeued = lookup_queue.requeue(connection, state=config.state.value, coin_ids=config.coin_ids or None)
+    context.log.info("Requeued %d: %s", len(requeued), ", ".join(requeued))
+
+
+@dg.job(description="Brings dead letters back: coins whose lookup failed, or ended as unknown, are looked up again.")
+def requeue() -> None:
+    """Requeue lookups."""
+    requeue_lookups()
