@@ -14,7 +14,7 @@ TIMEOUT = 5.0  # seconds
 log = logging.getLogger(__name__)
 
 
-def send_alert(connection: Connection, *, webhook_url: str | None, cause: str, text: str) -> bool:
+def send_alert(connection: Connection, *, webhook_url: str, cause: str, text: str) -> bool:
     """POST `{"text": …}`, which Slack and its likes understand, unless this cause was alerted a short while ago.
 
     A webhook that cannot be reached is logged and never fails what it reports on; the next alert of this
@@ -22,7 +22,7 @@ def send_alert(connection: Connection, *, webhook_url: str | None, cause: str, t
 
     Args:
         connection: to `challenge_db`, in autocommit.
-        webhook_url: where to; None is nowhere.
+        webhook_url: where to.
         cause: what the alert is about, the same for each repetition.
         text: for a person to read.
 
@@ -30,7 +30,7 @@ def send_alert(connection: Connection, *, webhook_url: str | None, cause: str, t
         Whether the alert was sent.
     """
     claim = {"cause": cause, "quiet_time": QUIET_TIME}
-    if webhook_url is None or connection.execute(query("claim_alert"), claim).fetchone() is None:
+    if connection.execute(query("claim_alert"), claim).fetchone() is None:
         return False
     try:
         requests.post(webhook_url, json={"text": text}, timeout=TIMEOUT).raise_for_status()

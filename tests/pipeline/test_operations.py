@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from coin_pipeline.alerts import send_alert
+from coin_pipeline.defs.enrichment.assets import alert_of_dead_letters
 from coin_pipeline.defs.enrichment.checks import (
     is_stuck,
     lookups_are_not_stuck,
@@ -131,8 +132,16 @@ def test_an_alert_that_does_not_arrive_is_sent_the_next_time(
     assert webhook.received == [{"text": "second"}]
 
 
-def test_nobody_is_told_where_there_is_no_webhook(connection: psycopg.Connection) -> None:
-    assert not send_alert(connection, webhook_url=None, cause="a", text="x")
+def test_dead_letters_are_alerted(
+    database: DatabaseResource, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alert_of_dead_letters(database, failed=2)
+    monkeypatch.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    alert_of_dead_letters(database, failed=0)
+    assert webhook.received == []
+    alert_of_dead_letters(database, failed=2)
+    (alert,) = webhook.received
+    assert alert["text"].startswith("2 coins could not be looked up")
 
 
 def test_a_failed_run_is_alerted(database: DatabaseResource, webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,11 +15,13 @@ from coin_pipeline.settings import read_settings
 def run_failure_alert(context: dg.RunFailureSensorContext, database: DatabaseResource) -> None:
     """Alert with the job, the run and what went wrong."""
     webhook = read_settings().alert_webhook_url
+    if webhook is None:
+        return
     run = context.dagster_run
     with database.connect() as connection:
         send_alert(
             connection,
-            webhook_url=webhook.get_secret_value() if webhook else None,
+            webhook_url=webhook.get_secret_value(),
             cause=f"run of {run.job_name} failed",
             text=f"The run {run.run_id} of {run.job_name} failed: {context.failure_event.message}",
         )
