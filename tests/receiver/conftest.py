@@ -11,12 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import requests
 
 from stack.up import free_port
 
 PROBLEM_TYPE = "application/problem+json"
+
+# A machine that is busy with other things makes no property false.
+hypothesis.settings.register_profile("receiver", deadline=None)
+hypothesis.settings.load_profile("receiver")
 
 
 @dataclass(frozen=True, kw_only=True)
