@@ -26,12 +26,11 @@ def register_coin_routes(app: flask.Flask, staging: Staging) -> None:
 
     @app.get("/coins")
     def list_coins() -> dict[str, Any]:
-        coin_id = flask.request.args.get("id")
+        coin_id, exchange = flask.request.args.get("id"), flask.request.args.get("exchange")
+        after, limit = _after(), _limit()
         if coin_id is not None:
             return get_coin(coin_id)
-        exchange = flask.request.args.get("exchange")
-        limit = _limit()
-        coins = staging.list_coins(exchange=exchange, after=_after(), limit=limit)
+        coins = staging.list_coins(exchange=exchange, after=after, limit=limit)
         return {"coins": [_coin(coin) for coin in coins], "next": _next_page(coins, exchange=exchange, limit=limit)}
 
 

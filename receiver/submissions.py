@@ -29,7 +29,7 @@ def register_submission_routes(app: flask.Flask, staging: Staging, settings: Rec
         request = flask.request
         body = request.get_data(cache=False)
         digest = hashlib.sha256(body).digest()
-        key = _idempotency_key()
+        key, strict = _idempotency_key(), _is_strict()
         if key is not None and (earlier := staging.find_submission(client=client(), idempotency_key=key)):
             return _replay(earlier, digest)
         coins = parse_coins(
@@ -39,7 +39,7 @@ def register_submission_routes(app: flask.Flask, staging: Staging, settings: Rec
             max_coins=settings.receiver_max_coins,
         )
         flask.g.ids = (len(coins.accepted), coins.duplicates, len(coins.rejected))
-        _refuse_bad(coins, strict=_is_strict())
+        _refuse_bad(coins, strict=strict)
         submission = Submission(
             client=client(),
             content_type=(request.content_type or "")[:MAX_CONTENT_TYPE_LENGTH],
