@@ -6,6 +6,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from receiver.clients import identify_clients
 from receiver.coins import register_coin_routes
 from receiver.connections import Connections
+from receiver.documentation import register_documentation_routes
 from receiver.operations import register_operation_routes
 from receiver.problems import register_problem_handlers
 from receiver.settings import ReceiverSettings, read_settings
@@ -31,8 +32,9 @@ def create_app(settings: ReceiverSettings | None = None) -> flask.Flask:
     staging = Staging(connections)
     register_problem_handlers(app)
     observe_requests(app)
-    limiter = identify_clients(app, settings)
+    open_route = identify_clients(app, settings)
     register_submission_routes(app, staging, settings)
     register_coin_routes(app, staging)
-    register_operation_routes(app, limiter=limiter, staging=staging, connections=connections)
+    register_operation_routes(open_route, staging, connections)
+    register_documentation_routes(app, open_route)
     return app

@@ -2,7 +2,9 @@
 
 import hashlib
 import hmac
+from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
 import flask
 from flask_limiter import Limiter
@@ -11,6 +13,9 @@ from receiver.problems import ProblemError
 from receiver.settings import ReceiverSettings
 
 STORAGE_TIMEOUT = 1  # seconds to wait for a shared storage before counting in memory
+
+View = Callable[[], Any]
+OpenRoute = Callable[[str], Callable[[View], View]]
 
 
 class ApiKeys:
@@ -37,13 +42,13 @@ def client() -> str:
     return str(flask.g.client)
 
 
-def identify_clients(app: flask.Flask, settings: ReceiverSettings) -> Limiter:
+def identify_clients(app: flask.Flask, settings: ReceiverSettings) -> OpenRoute:
     """Have every request identified, counted against its client's limit, and refused without a key where one is needed.
 
     A request with a wrong key counts against its address, so keys cannot be guessed faster than the limit.
 
     Returns:
-        the limiter; what it exempts needs no key either.
+        what registers a GET route that needs no key and counts against no limit.
     """
     keys = ApiKeys(settings.receiver_api_keys)
     exempt: set[str] = set()
@@ -66,7 +71,6 @@ def identify_clients(app: flask.Flask, settings: ReceiverSettings) -> Limiter:
         headers_enabled=True,
         in_memory_fallback_enabled=shared,
     )
-    app.extensions["exempt_endpoints"] = exempt
 
     @app.before_request
     def _refuse_without_key() -> None:
@@ -77,7 +81,14 @@ def identify_clients(app: flask.Flask, settings: ReceiverSettings) -> Limiter:
                 headers={"WWW-Authenticate": "Bearer"},
             )
 
-    return limiter
+    def open_route(path: str) -> Callable[[View], View]:
+        def register(view: View) -> View:
+            exempt.add(view.__name__)
+            return app.get(path)(limiter.exempt(view))
+
+        return register
+
+    return open_route
 
 
 def _digest(key: str) -> bytes:

@@ -13,15 +13,15 @@ import pytest
 import requests
 import yaml
 
-import receiver.operations
 from receiver.app import create_app
+from receiver.documentation import OPENAPI
 from receiver.settings import ReceiverSettings
 from stack.up import PROJECT
 from tests.receiver.conftest import PROBLEM_TYPE, Receiver, assert_problem
 
 SCHEMATHESIS_SECONDS = 20
 
-DOCUMENT: dict[str, Any] = yaml.safe_load(receiver.operations.OPENAPI.read_text())
+DOCUMENT: dict[str, Any] = yaml.safe_load(OPENAPI.read_text())
 OPERATIONS = {
     operation["operationId"]: operation for methods in DOCUMENT["paths"].values() for operation in methods.values()
 }
