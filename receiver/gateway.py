@@ -23,8 +23,7 @@ from receiver.problems import PROBLEM_TYPE, RETRY_AFTER_OUTAGE, ProblemError, pr
 from receiver.stopping import STOPPING_SIGNAL
 from receiver.telemetry import ENVIRON_REQUEST_ID, ENVIRON_STARTED, UNROUTED, note_request, request_id_of
 
-BODY_DEADLINE = 30.0  # seconds for a client to send its body
-ANSWER_DEADLINE = 1.8  # seconds from then to the answer
+ANSWER_DEADLINE = 1.8  # seconds from the end of a body to the answer
 DRAIN_DEADLINE = 2.0  # seconds for which the rest of a refused body is read and thrown away
 MAX_BODIES = 64  # bodies of the largest size that are held at a time
 
@@ -87,17 +86,19 @@ class Request:
 class Gateway:
     """An RSGI application around a WSGI one."""
 
-    def __init__(self, app: WsgiApp, *, threads: int, max_bytes: int) -> None:
+    def __init__(self, app: WsgiApp, *, threads: int, max_bytes: int, body_seconds: float) -> None:
         """Prepare to serve.
 
         Args:
             app: the WSGI application.
             threads: requests that it works on at a time.
             max_bytes: of a body.
+            body_seconds: for a client to send its body.
         """
         self._app = app
         self._threads = threads
         self._max_bytes = max_bytes
+        self._body_seconds = body_seconds
         self._bytes_held = 0
         self._is_stopping = False
         self._queue: SimpleQueue[Request] = SimpleQueue()
@@ -147,13 +148,13 @@ class Gateway:
 
     async def _read_body(self, request: Request) -> bytes:
         try:
-            async with asyncio.timeout(BODY_DEADLINE):
+            async with asyncio.timeout(self._body_seconds):
                 if request.scope.headers.get("content-length") is not None:
                     return await request.exchange()
                 return await self._read_chunks(request.exchange)
         except TimeoutError as error:
             raise ProblemError(
-                HTTPStatus.REQUEST_TIMEOUT, f"The body took more than {BODY_DEADLINE:.0f} seconds."
+                HTTPStatus.REQUEST_TIMEOUT, f"The body took more than {self._body_seconds:g} seconds."
             ) from error
         except RuntimeError as error:
             raise ProblemError(HTTPStatus.BAD_REQUEST, "The body ended before its end.") from error

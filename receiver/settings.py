@@ -25,6 +25,7 @@ class ReceiverSettings(BaseSettings):
     ratelimit_storage_uri: str = "memory://"
     receiver_api_keys: Annotated[dict[str, str], NoDecode, Field(repr=False)] = {}
     receiver_trusted_proxies: Annotated[int, Field(ge=0, le=16)] = 0
+    receiver_body_seconds: Annotated[float, Field(gt=0, le=600)] = 30
     receiver_drain_seconds: Annotated[float, Field(ge=0, le=60)] = 0.5
     receiver_max_bytes: Annotated[int, Field(ge=1)] = 2**20
     receiver_max_coins: Annotated[int, Field(ge=1)] = 10_000

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from contextlib import suppress
+from multiprocessing.process import BaseProcess
 
 STOPPING_SIGNAL = signal.SIGUSR1  # tells a worker process that its end is near
 
@@ -33,3 +34,15 @@ def stop_after_drain(seconds: float) -> None:
 def ignore_stopping_signal() -> None:
     """Have worker processes that have no handler yet survive the signal; they inherit this."""
     signal.signal(STOPPING_SIGNAL, signal.SIG_IGN)
+
+
+def end_with_parent() -> None:
+    """Have this worker process stop when its parent is gone, even killed: it would hold the port for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_stop_after, args=(parent,), name="end-with-parent", daemon=True).start()
+
+
+def _stop_after(parent: BaseProcess) -> None:
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -3,6 +3,7 @@
 from receiver.app import create_app
 from receiver.gateway import Gateway
 from receiver.settings import read_settings
+from receiver.stopping import end_with_parent
 from receiver.telemetry import start_logging
 
 
@@ -10,4 +11,10 @@ def create_gateway() -> Gateway:
     """Build the application, and the gateway in front of it."""
     settings = read_settings()
     start_logging()
-    return Gateway(create_app(settings), threads=settings.receiver_threads, max_bytes=settings.receiver_max_bytes)
+    end_with_parent()
+    return Gateway(
+        create_app(settings),
+        threads=settings.receiver_threads,
+        max_bytes=settings.receiver_max_bytes,
+        body_seconds=settings.receiver_body_seconds,
+    )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -85,6 +86,14 @@ def answers(receiver: Receiver) -> bool:
         return receiver.get("/livez").status_code == 200
     except requests.ConnectionError:
         return False
+
+
+def is_listening(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def await_condition(condition: Callable[[], bool], *, within: float) -> float:
