@@ -39,11 +39,13 @@ def post(path: str, body: bytes, *, content_type: str = "application/json") -> b
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
-def generate_load(address: tuple[str, int], requests: Iterator[bytes], *, connections: int, seconds: float) -> Load:
+def generate_load(
+    addresses: Sequence[tuple[str, int]], requests: Iterator[bytes], *, connections: int, seconds: float
+) -> Load:
     """Keep every connection busy with one request after the other.
 
     Args:
-        address: host and port.
+        addresses: hosts and ports that the connections are spread over.
         requests: what to send, never ending.
         connections: how many requests are in flight at a time.
         seconds: how long to go on starting new ones.
@@ -55,8 +57,8 @@ def generate_load(address: tuple[str, int], requests: Iterator[bytes], *, connec
     statuses: dict[int, int] = {}
     with selectors.DefaultSelector() as selector:
         started = time.perf_counter()
-        for _ in range(connections):
-            connection = socket.create_connection(address)
+        for number in range(connections):
+            connection = socket.create_connection(addresses[number % len(addresses)])
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             selector.register(connection, selectors.EVENT_READ, [time.perf_counter(), b""])
             connection.sendall(next(requests))
