@@ -92,15 +92,19 @@ def start_standin() -> Iterator[Callable[[StandIn], RunningStandIn]]:
 
 def stage(connection: psycopg.Connection, *coin_ids: str, client: str = "test") -> int:
     """Stage ids as one submission, as the receiver does, and return its number."""
+    places = [1] * len(coin_ids)
     cursor = connection.execute(
-        query("stage_submission"),
+        query("stage_submissions"),
         {
-            "client": client,
-            "content_type": "application/json",
-            "body_sha256": b"",
-            "duplicates": 0,
+            "clients": [client],
+            "content_types": ["application/json"],
+            "idempotency_keys": [None],
+            "body_sha256s": [b""],
+            "duplicates": [0],
+            "coin_places": places,
             "coin_ids": list(coin_ids),
-            "positions": list(range(len(coin_ids))),
+            "coin_positions": list(range(len(coin_ids))),
+            "rejected_places": [],
             "rejected_positions": [],
             "rejected_values": [],
             "rejected_reasons": [],
