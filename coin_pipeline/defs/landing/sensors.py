@@ -24,7 +24,7 @@ class SensedWork:
     """One look at the database.
 
     Attributes:
-        work_due: something can be looked up or resolved now.
+        work_due: something can be looked up or resolved now; not during a pause.
         runs_in_flight: lookup runs with a fresh heartbeat.
         paused_seconds: how long every call to CoinGecko still waits; 0 when it does not.
         pause_reason: why, while it does.
