@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +45,8 @@ class KillablePostgres:
         """Signal the whole server: the processes of its sessions are in its group or below it."""
         assert self.process
         for pid in self.pids():
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):  # a session may end at any moment
+                os.kill(pid, number)
 
     def pids(self) -> list[int]:
         assert self.process
