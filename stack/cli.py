@@ -75,12 +75,13 @@ def spew_command(
 
 
 @coins.command()
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option("--port", type=int, default=8080)
 @click.option("--calls-per-minute", type=click.IntRange(0), default=30, help="Calls a window; 0 is no limit.")
 @click.option("--window", type=float, default=60, help="The window in seconds.")
 @click.option("--latency-ms", type=click.IntRange(0), default=150)
 @click.option("--coins", "coin_count", type=click.IntRange(0), default=10_000, help="How many coins it knows.")
-def standin(port: int, calls_per_minute: int, window: float, latency_ms: int, coin_count: int) -> None:
+def standin(host: str, port: int, calls_per_minute: int, window: float, latency_ms: int, coin_count: int) -> None:
     """Serve the CoinGecko stand-in alone."""
     state = StandIn(
         calls_per_window=calls_per_minute,
@@ -88,8 +89,8 @@ def standin(port: int, calls_per_minute: int, window: float, latency_ms: int, co
         latency_seconds=latency_ms / 1000,
         coins=coin_count,
     )
-    server = create_server(state, port=port)
-    Console().print(f"COINGECKO_BASE_URL=http://127.0.0.1:{server.port}/api/v3", soft_wrap=True)
+    server = create_server(state, host=host, port=port)
+    Console().print(f"COINGECKO_BASE_URL=http://{host}:{server.port}/api/v3", soft_wrap=True)
     server.serve_forever()
 
 
