@@ -13,7 +13,7 @@ WORKDIR /app
 COPY --from=build /venv /venv
 COPY sql sql
 ENV PATH=/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONPATH=/app PYTHONUNBUFFERED=1
-# Passes signals on and reaps orphans, in compose and in Kubernetes alike.
+# Passes signals on to the program and reaps orphans, in compose and in Kubernetes alike.
 ENTRYPOINT ["dumb-init", "--single-child", "--"]
 
 FROM base AS receiver

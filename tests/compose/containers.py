@@ -125,18 +125,18 @@ class Containers:
         return (self._logs / f"{name}.log").read_text(errors="replace")
 
     def stop(self, name: str) -> float:
-        """Stop a service as compose does: SIGTERM, the grace period, SIGKILL. Returns the seconds it took."""
+        """Stop a service as compose does, SIGTERM, the grace period, SIGKILL, and return the seconds it took."""
         container, process = self._running.pop(name)
         started = time.monotonic()
         process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(seconds_of(container.service["stop_grace_period"]))
-        kill_session(process)
+        kill_container(process)
         return time.monotonic() - started
 
     def stop_all(self) -> None:
         for _, process in self._running.values():
-            kill_session(process)
+            kill_container(process)
 
 
 def run_in(container: Container, command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
@@ -151,8 +151,8 @@ def run_in(container: Container, command: Sequence[str]) -> subprocess.Completed
     )
 
 
-def kill_session(process: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of a container, as the end of its first process does."""
+def kill_container(process: subprocess.Popen[bytes]) -> None:
+    """Kill whatever is left of a container, as the end of its first process does."""
     for member in psutil.process_iter():
         with suppress(psutil.Error, ProcessLookupError):
             if os.getsid(member.pid) == process.pid:

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from stack.postgres import EmbeddedPostgres, prepare_postgres
 from stack.standin.market import exchanges_of
 from stack.supervisor import Service, Supervisor
 from stack.up import free_port
-from tests.compose.containers import Container, Containers, Substitution
+from tests.compose.containers import Container, Containers, Substitution, seconds_of
 from tests.compose.project import PROGRAMS, PROJECT, Image, read_images, services_of
 from tests.stack.conftest import await_until
 
@@ -238,12 +237,11 @@ def test_the_limit_of_one_client_holds_across_three_receivers(stack: ComposeStac
     assert statuses == [202] * 30 + [429] * 15
 
 
-def test_everything_stops_in_its_time_in_composes_order(stack: ComposeStack) -> None:
-    took = {
-        name: stack.containers.stop(name) for name in ("webserver", "daemon", "receiver", "code-location", "standin")
-    }
-    print(took)
-    for name, seconds in took.items():
-        assert seconds < 12, name
-    started = time.monotonic()
-    assert time.monotonic() - started < 1
+def test_everything_stops_in_composes_order_within_its_grace(stack: ComposeStack, passwords: dict[str, str]) -> None:
+    took = {name: stack.containers.stop(name) for name in ("webserver", "daemon", "code-location", "receiver")}
+    # The daemon waits for the sensor, and so does the code location; they may be killed, and nothing is lost.
+    assert all(took[name] < seconds_of(str(stack.services[name]["stop_grace_period"])) + 1 for name in took), took
+    assert took["receiver"] < 2, took
+    assert took["webserver"] < 5, took
+    with psycopg.connect(stack.url("reader", passwords["reader"]), autocommit=True) as reader:
+        assert reader.execute("SELECT pending FROM pipeline_status").fetchall() == [(0,)]
