@@ -3,7 +3,7 @@
 import dagster as dg
 
 from coin_pipeline import defs
-from coin_pipeline.defs.enrichment.jobs import drain, requeue
+from coin_pipeline.defs.enrichment.jobs import drain, refresh, requeue
 from coin_pipeline.defs.landing.sensors import staged_coins_sensor
 from coin_pipeline.defs.operations.alerts import run_failure_alert
 from coin_pipeline.defs.operations.jobs import check_health, health, prune, prune_daily
@@ -13,7 +13,7 @@ from coin_pipeline.settings import read_settings
 definitions = dg.Definitions(
     assets=dg.load_assets_from_package_module(defs, include_specs=True),
     asset_checks=dg.load_asset_checks_from_package_module(defs),
-    jobs=[drain, health, prune, requeue],
+    jobs=[drain, health, prune, refresh, requeue],
     schedules=[check_health, prune_daily],
     sensors=[staged_coins_sensor, run_failure_alert],
     executor=dg.in_process_executor,

@@ -11,6 +11,7 @@ from psycopg_pool import ConnectionPool
 
 from coin_pipeline.coingecko.client import CoinGeckoClient, key_header_of
 from coin_pipeline.settings import PipelineSettings, read_settings
+from sql import query
 
 POOL_TIMEOUT = 10.0  # seconds to wait for a connection before the database counts as lost
 
@@ -52,6 +53,17 @@ class DatabaseResource(dg.ConfigurableResource[None]):
                 pd.DataFrame(cursor.fetchall(), columns=[column.name for column in cursor.description or ()])
                 for cursor in cursors
             ]
+
+    def column_schema(self, relation: str) -> dg.TableSchema:
+        """Return the columns of a table or view as the database describes them."""
+        with self.connect() as connection:
+            columns = connection.execute(query("read_columns"), {"relation": relation}).fetchall()
+        return dg.TableSchema(
+            columns=[
+                dg.TableColumn(name, kind, description, dg.TableColumnConstraints(nullable=not is_required))
+                for name, kind, is_required, description in columns
+            ]
+        )
 
 
 class CoinGeckoResource(dg.ConfigurableResource[None]):

@@ -1,6 +1,7 @@
 """The job `drain` in Dagster, on a real database and over real HTTP."""
 
 from collections.abc import Callable
+from typing import Any
 
 import dagster as dg
 import psycopg
@@ -37,7 +38,7 @@ def drain(
     return lambda: definitions.resolve_job_def("drain").execute_in_process(resources=resources, raise_on_error=False)
 
 
-def number_of(result: dg.ExecuteInProcessResult, asset: str, name: str) -> object:
+def number_of(result: dg.ExecuteInProcessResult, asset: str, name: str) -> Any:  # noqa: ANN401 (metadata holds anything)
     (event,) = [
         event.materialization
         for event in result.get_asset_materialization_events()
@@ -54,6 +55,10 @@ def test_a_run_materializes_every_asset_and_passes_every_check(
     assert result.success
     assert number_of(result, "coins", "dagster/row_count") == 3
     assert number_of(result, "coin_lookups", "unknown") == 1
+    assert 0 < number_of(result, "coins", "post_to_row_median_seconds") < 60
+    columns = {column.name: column for column in number_of(result, "coins", "dagster/column_schema").columns}
+    assert list(columns) == ["task_run", "id", "exchanges", "complete", "enriched_at", "updated_at"]
+    assert columns["task_run"].description == "The order in which coins were looked up."
     assert number_of(result, "coin_lookups", "calls") == 9  # bitcoin has five pages, ethereum two
     listed = {exchange for coin_id in COINS for exchange in exchanges_of(coin_id)}
     assert number_of(result, "exchange_coin_stats", "dagster/row_count") == len(listed)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import dagster as dg
+import pandas as pd
 
 from coin_pipeline.alerts import send_alert
 from coin_pipeline.catalog import renew_catalog
@@ -19,17 +20,6 @@ from sql import query
 # For outages of CoinGecko (the breaker lets one probe through every 30 s) and of the database.
 OUTAGE_RETRIES = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 RETRY_HOLD = timedelta(seconds=60)  # keeps the slot while the run waits for its retry
-
-COINS_SCHEMA = dg.TableSchema(
-    columns=[
-        dg.TableColumn("task_run", "bigint", "The order in which coins were looked up."),
-        dg.TableColumn("id", "text", "CoinGecko's id of the coin.", dg.TableColumnConstraints(unique=True)),
-        dg.TableColumn("exchanges", "text[]", "CoinGecko's ids of the exchanges, sorted and distinct."),
-        dg.TableColumn("complete", "boolean", "False when the page cap cut the list of tickers."),
-        dg.TableColumn("enriched_at", "timestamptz", "When the coin was first looked up."),
-        dg.TableColumn("updated_at", "timestamptz", "When its exchanges last changed."),
-    ]
-)
 
 
 @dg.asset(
@@ -52,7 +42,7 @@ def pending_coins(database: DatabaseResource) -> dg.MaterializeResult[None]:
             "dagster/row_count": int(status["pending"]),
             "resolved_without_call": resolved,
             "oldest_pending_seconds": float(status["oldest_pending_seconds"] or 0),
-            "oldest": dg.MetadataValue.md(oldest.to_markdown(index=False)),
+            "oldest": preview(oldest),
         }
     )
 
@@ -79,7 +69,6 @@ def pending_coins(database: DatabaseResource) -> dg.MaterializeResult[None]:
                 "The final table: which exchanges list the coin. A coin is written in the same transaction as its "
                 "lookup, the moment CoinGecko has answered."
             ),
-            metadata={"dagster/column_schema": COINS_SCHEMA},
         ),
     ],
     retry_policy=OUTAGE_RETRIES,
@@ -112,28 +101,37 @@ def look_up_coins(
             raise
     context.log.info(summary_of(report))
     alert_of_dead_letters(database, failed=report.lookups[Ending.FAILED])
-    status = database.read_frame(query("read_status")).iloc[0]
+    statuses, latest, dead_letters, newest, waits = database.read_frames(
+        query("read_status"),
+        query("preview_latest_lookups"),
+        query("preview_dead_letters"),
+        query("preview_coins"),
+        query("measure_waits"),
+    )
+    status = statuses.iloc[0]
     yield dg.MaterializeResult(
         asset_key="coin_lookups",
         metadata={
             "dagster/row_count": int(status[["found", "unknown", "failed", "pending"]].sum()),
+            "dagster/column_schema": database.column_schema("coin_lookups"),
             **{ending.value: report.lookups[ending] for ending in Ending},
             "calls": report.calls,
             "rate_limited": report.rate_limited,
             "skipped_tickers": report.skipped_tickers,
             "resolved_without_call": report.resolved_without_call,
             "seconds": round(report.seconds, 1),
-            "dead_letters": dg.MetadataValue.md(
-                database.read_frame(query("preview_dead_letters")).to_markdown(index=False)
-            ),
+            "answered_last": preview(latest),
+            "dead_letters": preview(dead_letters),
         },
     )
     yield dg.MaterializeResult(
         asset_key="coins",
         metadata={
             "dagster/row_count": int(status["coins"]),
+            "dagster/column_schema": database.column_schema("coins"),
             "new_coins": report.lookups[Ending.FOUND],
-            "newest": dg.MetadataValue.md(database.read_frame(query("preview_coins")).to_markdown(index=False)),
+            **{f"post_to_row_{name}": float(value) for name, value in waits.iloc[0].items() if pd.notna(value)},
+            "newest": preview(newest),
         },
     )
 
@@ -162,7 +160,18 @@ def coin_catalog(
             context.log.warning("The old list of coins serves for another hour: %s", error)
             listed = None
     catalog = database.read_frame(query("count_catalog")).iloc[0]
-    return dg.MaterializeResult(metadata={"dagster/row_count": int(catalog["coins"]), "renewed": listed is not None})
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": int(catalog["coins"]),
+            "dagster/column_schema": database.column_schema("coin_catalog"),
+            "renewed": listed is not None,
+        }
+    )
+
+
+def preview(rows: pd.DataFrame) -> dg.MarkdownMetadataValue:
+    """Show rows as a table."""
+    return dg.MetadataValue.md(rows.to_markdown(index=False))
 
 
 def alert_of_dead_letters(database: DatabaseResource, *, failed: int) -> None:

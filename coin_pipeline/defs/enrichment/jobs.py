@@ -6,7 +6,8 @@ import dagster as dg
 from pydantic import Field
 
 from coin_pipeline import lookup_queue
-from coin_pipeline.resources import DatabaseResource
+from coin_pipeline.resources import CoinGeckoResource, DatabaseResource
+from sql import query
 
 LOOKUP_RUN_TAG = "coin_pipeline/lookup_run"  # the slot that the sensor took for the run
 
@@ -50,3 +51,27 @@ def requeue_lookups(context: dg.OpExecutionContext, config: RequeueConfig, datab
 def requeue() -> None:
     """Requeue lookups."""
     requeue_lookups()
+
+
+class RefreshConfig(dg.Config):
+    """Which coins to look up again."""
+
+    coin_ids: list[str] = Field([], description="Only these coins; empty for all.")
+
+
+@dg.op
+def age_answers(
+    context: dg.OpExecutionContext, config: RefreshConfig, database: DatabaseResource, coingecko: CoinGeckoResource
+) -> None:
+    """Make answers look old, so that drains refresh them when nothing new is due."""
+    if not coingecko.refresh_after_days:
+        raise dg.Failure("Refreshing is switched off: COINS_REFRESH_AFTER_DAYS is 0", allow_retries=False)
+    with database.connect() as connection:
+        aged = connection.execute(query("age_answers"), {"coin_ids": config.coin_ids or None}).rowcount
+    context.log.info("%d coins will be looked up again when nothing new is due.", aged)
+
+
+@dg.job(description="Has known coins looked up again, whatever their age, by drains that have nothing new to do.")
+def refresh() -> None:
+    """Refresh coins."""
+    age_answers()

@@ -57,9 +57,17 @@ health = dg.define_asset_job(
 )
 
 prune_daily = dg.ScheduleDefinition(
-    name="prune_daily", job=prune, cron_schedule="30 3 * * *", default_status=dg.DefaultScheduleStatus.RUNNING
+    name="prune_daily",
+    job=prune,
+    cron_schedule="30 3 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Deletes what is older than RETENTION_DAYS, once a night.",
 )
 
 check_health = dg.ScheduleDefinition(
-    name="check_health", job=health, cron_schedule="*/10 * * * *", default_status=dg.DefaultScheduleStatus.RUNNING
+    name="check_health",
+    job=health,
+    cron_schedule="*/10 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Looks for a pipeline that is stuck, for too many dead letters, and for outcomes that are not true.",
 )
