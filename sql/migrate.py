@@ -1,6 +1,6 @@
-"""Bring a database to the schema that this code needs: `python -m sql.migrate`.
+"""Create the databases and bring ours to the schema that this code needs: `python -m sql.migrate`.
 
-Alembic numbers and orders the migrations. All of them, the views and the version are applied in one
+Alembic numbers and orders the migrations. All of them, the views, the grants and the version are applied in one
 transaction under an advisory lock: two processes that start together take turns, and a process that
 is killed half-way leaves nothing behind, not even the lock.
 """
@@ -10,15 +10,19 @@ import sys
 
 import alembic.command
 import alembic.config
+import psycopg
 import sqlalchemy as sa
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.sql import SQL, Identifier
 
 from sql import SQL_DIR
+from sql.logins import DAGSTER, GROUP_OF, ensure_login, hand_over_database, password_variable_of
 
 ADVISORY_LOCK = 5004
 
 
 def migrate(database_url: str) -> None:
-    """Apply every migration that is missing and renew the views.
+    """Apply every migration that is missing, and renew the views and the grants.
 
     Args:
         database_url: libpq URL of the database, `postgresql://…`.
@@ -37,6 +41,25 @@ def migrate(database_url: str) -> None:
         alembic.command.upgrade(config, "head")
         for view in sorted((SQL_DIR / "views").glob("*.sql")):
             run_script(connection, view.read_text())
+        run_script(connection, (SQL_DIR / "grants.sql").read_text())
+
+
+def ensure_database(database_url: str) -> None:
+    """Create the database that the URL names, if it is missing.
+
+    Args:
+        database_url: libpq URL; its user may create databases, and the server has one called `postgres`.
+
+    Raises:
+        psycopg.OperationalError: the server cannot be reached.
+    """
+    name = str(conninfo_to_dict(database_url)["dbname"])
+    with psycopg.connect(make_conninfo(database_url, dbname="postgres"), autocommit=True) as connection:
+        if not connection.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchall():
+            try:
+                connection.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
+            except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                return  # another process was quicker
 
 
 def run_script(connection: sa.Connection, script: str) -> None:
@@ -45,14 +68,32 @@ def run_script(connection: sa.Connection, script: str) -> None:
 
 
 def main() -> None:
-    """Migrate the database that `DATABASE_URL` names."""
+    """Migrate the database that `DATABASE_URL` names, having created it and Dagster's where they are missing.
+
+    `DATABASE_URL` is an administrator's. Where there are passwords for the services' users, these are made too.
+    """
     database_url = os.environ.get("DATABASE_URL")
     if not database_url:
         sys.exit("DATABASE_URL is not set: give the database to migrate, postgresql://user@host/challenge_db")
     try:
+        ensure_database(database_url)
         migrate(database_url)
-    except (sa.exc.OperationalError, alembic.util.CommandError) as error:
+        for user in GROUP_OF:
+            if password := os.environ.get(password_variable_of(user)):
+                ensure_login(database_url, user, password=password)
+        if dagster_url := os.environ.get("DAGSTER_DATABASE_URL"):
+            prepare_dagster_database(database_url, dagster_url)
+    except (psycopg.Error, sa.exc.OperationalError, alembic.util.CommandError) as error:
         sys.exit(f"Cannot migrate the database of DATABASE_URL: {str(error).splitlines()[0]}")
+
+
+def prepare_dagster_database(admin_url: str, dagster_url: str) -> None:
+    """Create Dagster's database beside ours; where there is a password for its user, that becomes the owner."""
+    name = str(conninfo_to_dict(dagster_url)["dbname"])
+    ensure_database(make_conninfo(admin_url, dbname=name))
+    if password := os.environ.get(password_variable_of(DAGSTER)):
+        ensure_login(admin_url, DAGSTER, password=password)
+        hand_over_database(admin_url, name, owner=DAGSTER)
 
 
 if __name__ == "__main__":

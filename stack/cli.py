@@ -2,7 +2,6 @@
 
 import os
 import random
-import subprocess
 import sys
 from pathlib import Path
 
@@ -79,6 +78,7 @@ def spew_command(
 
 
 @coins.command()
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option("--port", type=int, default=8080)
 @click.option("--calls-per-minute", type=click.IntRange(0), default=30, help="Calls a window; 0 is no limit.")
 @click.option("--window", type=float, default=60, help="The window in seconds.")
@@ -88,6 +88,7 @@ def spew_command(
 @click.option("--advertise", type=click.IntRange(1), help="A limit to send as x-ratelimit-limit.")
 def standin(
     *,
+    host: str,
     port: int,
     calls_per_minute: int,
     window: float,
@@ -110,8 +111,8 @@ def standin(
         latency_seconds=latency_ms / 1000,
         coins=coin_count,
     )
-    server = create_server(state, port=port)
-    Console().print(f"COINGECKO_BASE_URL=http://127.0.0.1:{server.port}/api/v3", soft_wrap=True)
+    server = create_server(state, host=host, port=port)
+    Console().print(f"COINGECKO_BASE_URL=http://{host}:{server.port}/api/v3", soft_wrap=True)
     server.serve_forever()
 
 
@@ -120,7 +121,7 @@ def standin(
 def psql(arguments: tuple[str, ...]) -> None:
     """Open psql on the running stack's challenge_db."""
     state = home_at(None).read_state()
-    sys.exit(subprocess.call([state["psql"], state["database_url"], *arguments]))
+    os.execv(state["psql"], [state["psql"], state["database_url"], *arguments])
 
 
 @coins.command()

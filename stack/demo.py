@@ -44,13 +44,13 @@ def run_demo(*, keep: bool, console: Console) -> None:
     home = Home(directory)
     try:
         console.print(f"Starting the whole stack in {directory}, with a CoinGecko stand-in ...")
-        with _stack(home) as state:
+        with running_demo_stack(home) as state:
             console.print(f"Sending {TASKS} tasks of {IDS_A_TASK} ids to {state['receiver_url']}/coins")
             tasks = tasks_of(WELL_KNOWN_COINS, size=IDS_A_TASK, fresh=True, chance=random.Random())  # noqa: S311
             report = spew(f"{state['receiver_url']}/coins", tasks=tasks, count=TASKS, delay=DELAY, console=console)
             print_report(report, console=console)
             with psycopg.connect(state["database_url"], autocommit=True) as connection:
-                _await_nothing_pending(connection, console=console)
+                await_nothing_pending(connection, console=console)
                 _print_view(connection, "exchange_coin_stats", console=console)
                 _print_view(connection, "exchanges_with_x", console=console)
         if keep:
@@ -61,7 +61,7 @@ def run_demo(*, keep: bool, console: Console) -> None:
 
 
 @contextmanager
-def _stack(home: Home) -> Iterator[dict[str, Any]]:
+def running_demo_stack(home: Home) -> Iterator[dict[str, Any]]:
     """Run `coins up --standin` on free ports as a user would, for as long as the block lasts."""
     log = home.path / "up.log"
     command = [sys.executable, "-m", "stack.cli", "up", "--standin", "--home", str(home.path)]
@@ -85,7 +85,12 @@ def _await_ready(home: Home, process: subprocess.Popen[bytes], *, log: Path) -> 
     raise StackError("\n".join(["The stack did not start:", *log.read_text().splitlines()[-LOG_TAIL:]]))
 
 
-def _await_nothing_pending(connection: psycopg.Connection, *, console: Console) -> None:
+def await_nothing_pending(connection: psycopg.Connection, *, console: Console) -> None:
+    """Show the progress until every staged coin has its outcome.
+
+    Raises:
+        StackError: nothing was resolved for a minute.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("Looking coins up")

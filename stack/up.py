@@ -16,9 +16,9 @@ import requests
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
 
-from sql.migrate import migrate
+from sql.migrate import ensure_database, migrate
 from stack.errors import StackError
-from stack.home import Home
+from stack.home import Home, home_at
 from stack.postgres import EmbeddedPostgres, prepare_postgres
 from stack.standin.server import API_ROOT
 from stack.supervisor import Service, StopRequestedError, Supervisor
@@ -79,13 +79,15 @@ def run_stack(home: Home, *, ports: Ports, console: Console) -> None:
                 console.print(f"{name} died and was started again; see {home.logs / name}.log")
 
             publish_state()
+            command = _command_for(home)
             console.print(
                 f"Ready after {time.monotonic() - started:.0f} s.\n\n"
                 f"  POST coin ids to     http://127.0.0.1:{ports.receiver}/coins\n"
                 f"  watch the runs at    http://127.0.0.1:{ports.ui}\n"
-                "  ask the database     coins psql -c 'TABLE exchange_coin_stats'\n"
-                "  see how it is doing  coins status\n\n"
-                "Ctrl-C stops everything and keeps all data."
+                f"  ask the database     {command} psql -c 'TABLE exchange_coin_stats'\n"
+                f"  see how it is doing  {command} status\n\n"
+                "Ctrl-C stops everything and keeps all data.",
+                soft_wrap=True,
             )
             supervisor.watch(on_restart=note_restart)
         except StopRequestedError:
@@ -101,7 +103,8 @@ def _start(home: Home, *, supervisor: Supervisor, ports: Ports, postgres: Embedd
     environment = _environment(home, postgres=postgres, ports=ports)
     with console.status("Starting PostgreSQL ..."):
         supervisor.start(postgres_service(postgres, environment))
-        postgres.create_databases()
+        for database in ("challenge_db", "dagster"):
+            ensure_database(postgres.url(database))
         migrate(postgres.url("challenge_db"))
     shutil.copyfile(PROJECT / "dagster.yaml", home.dagster_home / "dagster.yaml")
     with console.status("Starting the receiver and the pipeline's code ..."):
@@ -197,6 +200,12 @@ def _environment(home: Home, *, postgres: EmbeddedPostgres, ports: Ports) -> dic
             "COINGECKO_PLAN": "",
         }
     return environment
+
+
+def _command_for(home: Home) -> str:
+    """Return how to call `coins` for this home from where it was called now."""
+    program = sys.argv[0] if Path(sys.argv[0]).name == "coins" else "coins"
+    return program if home == home_at(None) else f"COINS_HOME={home.path} {program}"
 
 
 def _check_ports(ports: Ports) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from psycopg_pool import ConnectionPool
 
+from coin_pipeline.coingecko.errors import UnreachableError
 from sql import query
 
 PROBE_EVERY = timedelta(seconds=30)  # while the breaker is open
@@ -37,6 +38,8 @@ class RateBudget:
     def call(self, *, deadline: float, stop: threading.Event) -> Iterator[bool]:
         """Wait until one call may be made, and count it; the call is over when the block is.
 
+        A call that never reached CoinGecko, which the block tells by an `UnreachableError`, is not counted.
+
         Args:
             deadline: on `time.monotonic`; a wait that cannot end before it is not begun.
             stop: set when the wait has become pointless.
@@ -45,11 +48,15 @@ class RateBudget:
             True when the call may be made, False when it may not before the deadline.
         """
         call_id = self._wait_for_permit(deadline=deadline, stop=stop)
+        settle = "end_call"
         try:
             yield call_id is not None
+        except UnreachableError:
+            settle = "forget_call"
+            raise
         finally:
             if call_id is not None:
-                self._execute("end_call", call_id=call_id, window_seconds=self._window_seconds)
+                self._execute(settle, call_id=call_id, window_seconds=self._window_seconds)
 
     def pause_for_rate_limit(self, *, retry_after: float) -> None:
         """Stop every call for as long as a 429 asked, and a little longer, so that not all come at once."""

@@ -232,13 +232,14 @@ def test_failures_of_one_id_do_not_open_the_breaker(
     assert lookup_of(connection, "standin-status-500")[0] == "failed"
 
 
-def test_an_outage_of_the_network_costs_no_attempt_and_opens_the_breaker(
+def test_an_outage_of_the_network_costs_no_attempt_and_no_budget_and_opens_the_breaker(
     connection: psycopg.Connection, pool: ConnectionPool
 ) -> None:
     stage(connection, *"abcde")
     with pytest.raises(CoinGeckoUnavailableError):
         drain(pool, "http://127.0.0.1:1/api/v3", concurrency=1)
     assert {lookup_of(connection, coin_id) for coin_id in "abcde"} == {("pending", 0)}
+    assert connection.execute("TABLE api_calls").fetchall() == []
 
 
 def test_an_outage_of_the_network_opens_the_breaker_even_with_one_id(

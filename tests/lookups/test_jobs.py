@@ -29,6 +29,7 @@ def definitions(database_url: str, standin: RunningStandIn, monkeypatch: pytest.
     monkeypatch.setenv("DATABASE_URL", database_url)
     return dg.Definitions(
         assets=dg.load_assets_from_package_module(defs),
+        asset_checks=dg.load_asset_checks_from_package_module(defs),
         jobs=[drain, requeue],
         executor=dg.in_process_executor,
         resources={

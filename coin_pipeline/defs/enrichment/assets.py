@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import dagster as dg
 
+from coin_pipeline.alerts import send_alert
 from coin_pipeline.catalog import renew_catalog
 from coin_pipeline.coingecko.budget import RateBudget
 from coin_pipeline.coingecko.errors import AccessRefusedError, CoinGeckoError, CoinGeckoUnavailableError
@@ -12,10 +13,11 @@ from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
 from coin_pipeline.lookup_queue import LookupQueue, take_up_pending
 from coin_pipeline.lookups import Drain, DrainLimits, DrainReport, Ending
 from coin_pipeline.resources import CoinGeckoResource, DatabaseResource
+from coin_pipeline.settings import read_settings
 from sql import query
 
 # For outages of CoinGecko (the breaker lets one probe through every 30 s) and of the database.
-OUTAGE_RETRIES = dg.RetryPolicy(max_retries=2, delay=20, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+OUTAGE_RETRIES = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 RETRY_HOLD = timedelta(seconds=60)  # keeps the slot while the run waits for its retry
 
 COINS_SCHEMA = dg.TableSchema(
@@ -43,8 +45,8 @@ def pending_coins(database: DatabaseResource) -> dg.MaterializeResult[None]:
     """Take up what the receiver has staged."""
     with database.connect() as connection:
         resolved = take_up_pending(connection)
-    oldest = database.read_frame(query("preview_pending_coins"))
-    status = database.read_frame(query("read_status")).iloc[0]
+    oldest, statuses = database.read_frames(query("preview_pending_coins"), query("read_status"))
+    status = statuses.iloc[0]
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": int(status["pending"]),
@@ -109,6 +111,7 @@ def look_up_coins(
                 queue.hold_slot(hold=RETRY_HOLD)
             raise
     context.log.info(summary_of(report))
+    alert_of_dead_letters(database, failed=report.lookups[Ending.FAILED])
     status = database.read_frame(query("read_status")).iloc[0]
     yield dg.MaterializeResult(
         asset_key="coin_lookups",
@@ -160,6 +163,19 @@ def coin_catalog(
             listed = None
     catalog = database.read_frame(query("count_catalog")).iloc[0]
     return dg.MaterializeResult(metadata={"dagster/row_count": int(catalog["coins"]), "renewed": listed is not None})
+
+
+def alert_of_dead_letters(database: DatabaseResource, *, failed: int) -> None:
+    """Tell the webhook, if this drain has given up on any coin."""
+    webhook = read_settings().alert_webhook_url
+    if failed and webhook:
+        with database.connect() as connection:
+            send_alert(
+                connection,
+                webhook_url=webhook.get_secret_value(),
+                cause="dead letters",
+                text=f"{failed} coins could not be looked up; coins requeue brings them back.",
+            )
 
 
 def summary_of(report: DrainReport) -> str:

@@ -10,16 +10,15 @@ from sql import query
 @dg.asset_check(asset="exchange_coin_stats", description="The view equals a recomputation from `coins` in pandas.")
 def exchange_coin_stats_match_coins(database: DatabaseResource) -> dg.AssetCheckResult:
     """Compare counts and medians."""
-    view = database.read_frame(query("read_exchange_coin_stats"))
-    expected = stats_of(database.read_frame(query("read_coins")))
-    return compare(view, expected)
+    view, coins = database.read_frames(query("read_exchange_coin_stats"), query("read_coins"))
+    return compare(view, stats_of(coins))
 
 
 @dg.asset_check(asset="exchanges_with_x", description="The view equals a recomputation from `coins` in pandas.")
 def exchanges_with_x_match_coins(database: DatabaseResource) -> dg.AssetCheckResult:
     """Compare the names."""
-    view = database.read_frame(query("read_exchanges_with_x"))
-    exchanges = stats_of(database.read_frame(query("read_coins")))[["exchange"]]
+    view, coins = database.read_frames(query("read_exchanges_with_x"), query("read_coins"))
+    exchanges = stats_of(coins)[["exchange"]]
     return compare(view, exchanges[exchanges["exchange"].str.contains("x", regex=False)])
 
 
@@ -44,7 +43,8 @@ def stats_of(coins: pd.DataFrame) -> pd.DataFrame:
 def compare(view: pd.DataFrame, expected: pd.DataFrame) -> dg.AssetCheckResult:
     """Pass when both hold the same rows in whatever order; show those that only one of them has."""
     both = view.merge(expected, how="outer", on=list(expected.columns), indicator="found_in")
-    different = both[both["found_in"] != "both"].replace({"left_only": "the view", "right_only": "coins"})
+    both["found_in"] = both["found_in"].map({"left_only": "the view", "right_only": "coins", "both": "both"})
+    different = both[both["found_in"] != "both"]
     return dg.AssetCheckResult(
         passed=different.empty and len(view) == len(expected),
         metadata={

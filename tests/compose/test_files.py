@@ -1,0 +1,221 @@
+"""docker-compose.yml, the Dockerfile, .dockerignore and .env.example, as docker compose and a linter see them."""
+
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coin_pipeline.settings import PipelineSettings
+from receiver.settings import ReceiverSettings
+from tests.compose.project import PROGRAMS, PROJECT, read_images, run_compose_config, services_of
+
+TARGETS = ("receiver", "pipeline", "standin")
+ONE_SHOT = "migrate"
+
+
+def make_env(directory: Path) -> Path:
+    subprocess.run([sys.executable, PROJECT / "deploy" / "make_env.py"], cwd=directory, check=True)
+    return directory / ".env"
+
+
+@pytest.fixture(scope="module")
+def env_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_env(tmp_path_factory.mktemp("env"))
+
+
+@pytest.fixture(scope="module")
+def services(env_file: Path) -> dict[str, dict[str, Any]]:
+    return services_of(env_file)
+
+
+def passwords_in(env_file: Path) -> dict[str, str]:
+    return dict(re.findall(r"^(\w+_PASSWORD)=(.*)$", env_file.read_text(), flags=re.MULTILINE))
+
+
+def test_make_env_makes_passwords_for_its_owner_only_and_never_overwrites(tmp_path: Path) -> None:
+    env_file = make_env(tmp_path)
+    passwords = passwords_in(env_file)
+    assert len(passwords) == 5
+    assert len(set(passwords.values())) == 5
+    assert all(re.fullmatch(r"[\w-]{32}", password) for password in passwords.values())
+    assert stat.S_IMODE(env_file.stat().st_mode) == 0o600
+    before = env_file.read_text()
+    make_env(tmp_path)
+    assert env_file.read_text() == before
+
+
+def test_each_missing_password_stops_compose_with_what_to_do(env_file: Path, tmp_path: Path) -> None:
+    for name, password in passwords_in(env_file).items():
+        without = tmp_path / name
+        without.write_text(env_file.read_text().replace(f"{name}={password}", f"{name}="))
+        result = run_compose_config(env_file=without)
+        assert result.returncode != 0
+        assert f"required variable {name} is missing a value: run make env" in result.stderr
+
+
+def test_the_dockerfile_passes_its_linter() -> None:
+    result = subprocess.run(
+        [PROGRAMS / "hadolint", "--failure-threshold=info", PROJECT / "Dockerfile"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_a_mistake_in_either_file_is_found(env_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text((PROJECT / "Dockerfile").read_text().replace("WORKDIR /app", "WORKDIR app"))
+    linted = subprocess.run([PROGRAMS / "hadolint", tmp_path / "Dockerfile"], capture_output=True, check=False)
+    assert linted.returncode != 0
+    compose = (PROJECT / "docker-compose.yml").read_text().replace("depends_on:", "depends_upon:", 1)
+    (tmp_path / "docker-compose.yml").write_text(compose)
+    configured = subprocess.run(
+        [PROGRAMS / "docker-compose", f"--env-file={env_file}", "config", "--quiet"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert configured.returncode != 0
+
+
+def test_the_images_run_as_a_user_under_an_init_with_pinned_requirements() -> None:
+    images = read_images()
+    for target in TARGETS:
+        image = images[target]
+        assert image.user == "10001"
+        assert image.entrypoint == ["dumb-init", "--single-child", "--"]
+        assert image.command
+        assert "PYTHONDONTWRITEBYTECODE" not in image.environment
+    assert ("requirements.txt", "/build/requirements.txt") in images["build"].copies
+    pins = (PROJECT / "requirements.txt").read_text().splitlines()
+    assert all("==" in pin for pin in pins)
+    assert any(pin.startswith("dumb-init==") for pin in pins)
+
+
+@pytest.mark.parametrize(
+    ("target", "modules", "absent"),
+    [
+        ("receiver", ["receiver.app", "receiver.__main__"], ["coin_pipeline", "stack"]),
+        ("pipeline", ["coin_pipeline.definitions", "coin_pipeline.code_server", "sql.migrate"], ["receiver", "stack"]),
+        ("standin", ["stack.cli"], ["receiver", "coin_pipeline"]),
+    ],
+)
+def test_each_image_holds_what_its_programs_import_and_nothing_of_the_others(
+    target: str, modules: list[str], absent: list[str], tmp_path: Path
+) -> None:
+    image = read_images()[target]
+    image.copy_into(tmp_path)
+    packages = next(path for path in sys.path if path.endswith("site-packages"))
+    imports = "\n".join(
+        [
+            f"import sys; sys.path[:0] = [{str(tmp_path / 'app')!r}, {packages!r}]",
+            *(f"import {module}" for module in modules),
+            "import importlib.util",
+            *(f"assert importlib.util.find_spec({module!r}) is None" for module in absent),
+        ]
+    )
+    # Without site, so that the editable install of this project is out of reach.
+    environment = {**os.environ, "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
+    subprocess.run([sys.executable, "-S", "-W", "ignore", "-c", imports], check=True, cwd=tmp_path, env=environment)
+
+
+def test_what_the_images_copy_is_sent_to_the_engine_and_secrets_are_not() -> None:
+    ignore = (PROJECT / ".dockerignore").read_text().splitlines()
+    assert ignore[0] == "*"
+    allowed = {line[1:] for line in ignore if line.startswith("!")}
+    assert allowed == {source for image in read_images().values() for source, _ in image.copies}
+
+
+def test_every_service_is_restarted_limited_and_checked(services: dict[str, dict[str, Any]]) -> None:
+    assert set(services) == {
+        *("db", "migrate", "receiver", "code-location", "daemon", "webserver"),
+        *("redis", "standin"),
+    }
+    for name, service in services.items():
+        assert service["restart"] == ("no" if name == ONE_SHOT else "unless-stopped"), name
+        assert int(service["mem_limit"]) >= 2**27, name
+        assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}, name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        if name != ONE_SHOT:
+            assert "healthcheck" in service, name
+            assert "stop_grace_period" in service, name
+
+
+def test_services_start_in_the_order_of_their_needs(services: dict[str, dict[str, Any]]) -> None:
+    needs = {
+        name: {need: how["condition"].removeprefix("service_") for need, how in service.get("depends_on", {}).items()}
+        for name, service in services.items()
+    }
+    assert needs == {
+        "db": {},
+        "migrate": {"db": "healthy"},
+        "receiver": {"migrate": "completed_successfully", "redis": "healthy"},
+        "code-location": {"migrate": "completed_successfully", "standin": "healthy"},
+        "daemon": {"code-location": "healthy"},
+        "webserver": {"code-location": "healthy"},
+        "redis": {},
+        "standin": {},
+    }
+    profiles = {name: service["profiles"] for name, service in services.items() if "profiles" in service}
+    assert profiles == {"redis": ["redis"], "standin": ["demo"]}
+
+
+def test_only_receiver_and_ui_are_published_and_on_loopback_unless_the_user_says_otherwise(env_file: Path) -> None:
+    def published(**settings: str) -> dict[str, list[tuple[str, str]]]:
+        return {
+            name: [(port.get("host_ip", ""), port["published"]) for port in service["ports"]]
+            for name, service in services_of(env_file, **settings).items()
+            if "ports" in service
+        }
+
+    assert published() == {"receiver": [("127.0.0.1", "5004")], "webserver": [("127.0.0.1", "3000")]}
+    assert published(RECEIVER_PUBLISH="0.0.0.0:80")["receiver"] == [("0.0.0.0", "80")]
+    assert published(RECEIVER_PUBLISH="127.0.0.1:5004-5006")["receiver"] == [("127.0.0.1", "5004-5006")]
+
+
+def test_the_database_is_kept_where_postgres_18_keeps_it(services: dict[str, dict[str, Any]]) -> None:
+    assert services["db"]["image"] == "postgres:18"
+    assert [(volume["type"], volume["target"]) for volume in services["db"]["volumes"]] == [
+        ("volume", "/var/lib/postgresql")
+    ]
+
+
+def test_each_service_knows_its_own_password_and_no_other(services: dict[str, dict[str, Any]], env_file: Path) -> None:
+    known = {
+        name: {
+            variable.split("_")[0].lower()
+            for variable, password in passwords_in(env_file).items()
+            if password in str(service.get("environment"))
+        }
+        for name, service in services.items()
+    }
+    assert known == {
+        "db": {"postgres"},
+        "migrate": {"postgres", "receiver", "pipeline", "reader", "dagster"},
+        "receiver": {"receiver"},
+        "code-location": {"pipeline", "dagster"},
+        "daemon": {"dagster"},
+        "webserver": {"dagster"},
+        "redis": set(),
+        "standin": set(),
+    }
+
+
+@pytest.mark.parametrize(("service", "settings"), [("receiver", ReceiverSettings), ("code-location", PipelineSettings)])
+def test_every_setting_reaches_its_service_and_is_listed(
+    services: dict[str, dict[str, Any]], service: str, settings: type[ReceiverSettings | PipelineSettings]
+) -> None:
+    names = {name.upper() for name in settings.model_fields}
+    assert names <= set(services[service]["environment"])
+    listed = set(re.findall(r"^(?:# )?([A-Z_]+)=", (PROJECT / ".env.example").read_text(), flags=re.MULTILINE))
+    assert names <= listed
+
+
+def test_compose_reads_no_variable_that_the_example_does_not_list() -> None:
+    listed = set(re.findall(r"^(?:# )?([A-Z_]+)=", (PROJECT / ".env.example").read_text(), flags=re.MULTILINE))
+    assert set(re.findall(r"\$\{([A-Z_]+)", (PROJECT / "docker-compose.yml").read_text())) <= listed

@@ -1,0 +1,88 @@
+"""The job `drain` in Dagster, on a real database and over real HTTP."""
+
+from collections.abc import Callable
+
+import dagster as dg
+import psycopg
+import pytest
+
+from coin_pipeline.lookups import DrainLimits
+from coin_pipeline.resources import CoinGeckoResource, DatabaseResource
+from stack.standin.market import exchanges_of
+from stack.standin.server import StandIn
+from tests.conftest import RunningStandIn, stage
+
+COINS = ["bitcoin", "ethereum", "gemini-dollar"]
+
+
+@pytest.fixture
+def drain(
+    connection: psycopg.Connection,
+    database_url: str,
+    start_standin: Callable[[StandIn], RunningStandIn],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[], dg.ExecuteInProcessResult]:
+    """Run the job against a stand-in."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setitem(DrainLimits.__init__.__kwdefaults__ or {}, "idle_seconds", 0.3)
+    from coin_pipeline.definitions import definitions  # noqa: PLC0415 (reads the environment)
+
+    base_url = start_standin(StandIn(calls_per_window=0, latency_seconds=0)).base_url
+    resources = {
+        "database": DatabaseResource(url=database_url),
+        "coingecko": CoinGeckoResource(
+            base_url=base_url, plan="public", calls_per_minute=0, concurrency=2, max_pages=30, refresh_after_days=0
+        ),
+    }
+    return lambda: definitions.resolve_job_def("drain").execute_in_process(resources=resources, raise_on_error=False)
+
+
+def number_of(result: dg.ExecuteInProcessResult, asset: str, name: str) -> object:
+    (event,) = [
+        event.materialization
+        for event in result.get_asset_materialization_events()
+        if event.asset_key == dg.AssetKey(asset)
+    ]
+    return event.metadata[name].value
+
+
+def test_a_run_materializes_every_asset_and_passes_every_check(
+    drain: Callable[[], dg.ExecuteInProcessResult], connection: psycopg.Connection
+) -> None:
+    stage(connection, *COINS, "not-a-coin")
+    result = drain()
+    assert result.success
+    assert number_of(result, "coins", "dagster/row_count") == 3
+    assert number_of(result, "coin_lookups", "unknown") == 1
+    assert number_of(result, "coin_lookups", "calls") == 9  # bitcoin has five pages, ethereum two
+    listed = {exchange for coin_id in COINS for exchange in exchanges_of(coin_id)}
+    assert number_of(result, "exchange_coin_stats", "dagster/row_count") == len(listed)
+    assert [check.passed for check in result.get_asset_check_evaluations()] == [True, True, True]
+
+
+def test_coins_that_are_known_cost_no_call_and_no_task_run(
+    drain: Callable[[], dg.ExecuteInProcessResult], connection: psycopg.Connection
+) -> None:
+    stage(connection, *COINS)
+    drain()
+    stage(connection, *COINS)
+    result = drain()
+    assert number_of(result, "pending_coins", "resolved_without_call") == 3
+    assert number_of(result, "coin_lookups", "calls") == 0
+    stage(connection, "tether")
+    drain()
+    assert connection.execute("SELECT task_run FROM coins WHERE id = 'tether'").fetchall() == [(4,)]
+
+
+def test_a_wrong_table_fails_its_check_and_stops_what_follows(
+    drain: Callable[[], dg.ExecuteInProcessResult], connection: psycopg.Connection
+) -> None:
+    connection.execute("INSERT INTO coins (id, exchanges, complete) VALUES ('unsorted', '{b,a}', true)")
+    result = drain()
+    assert not result.success
+    (check,) = result.get_asset_check_evaluations()
+    assert check.check_name == "coins_are_well_formed"
+    assert not check.passed
+    materialized = {event.asset_key for event in result.get_asset_materialization_events()}
+    assert dg.AssetKey("coins") in materialized
+    assert materialized.isdisjoint({dg.AssetKey("exchange_coin_stats"), dg.AssetKey("exchanges_with_x")})

@@ -1,0 +1,87 @@
+"""The sensor: a pure decision, and its thin shell on a real database."""
+
+from datetime import timedelta
+
+import dagster as dg
+import psycopg
+import pytest
+
+from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
+from coin_pipeline.defs.landing import sensors
+from coin_pipeline.defs.landing.sensors import SensedWork, reason_to_wait, staged_coins_sensor
+from coin_pipeline.lookup_queue import take_up_pending
+from coin_pipeline.resources import DatabaseResource
+from sql import query
+from tests.conftest import stage
+
+
+@pytest.mark.parametrize(
+    ("work_due", "runs_in_flight", "paused_seconds", "slots", "says"),
+    [
+        (True, 0, 0, 1, None),
+        (True, 1, 0, 2, None),
+        (True, 1, 0, 1, "1 of 1 lookup runs are at work"),
+        (True, 0, 12.4, 1, "Paused for another 12 s: a 429"),
+        (False, 0, 0, 1, "No coin is due"),
+        (False, 1, 30, 1, "Paused"),
+    ],
+)
+def test_a_run_starts_when_work_is_due_a_slot_is_free_and_nothing_is_paused(
+    *, work_due: bool, runs_in_flight: int, paused_seconds: float, slots: int, says: str | None
+) -> None:
+    sensed = SensedWork(
+        work_due=work_due, runs_in_flight=runs_in_flight, paused_seconds=paused_seconds, pause_reason="a 429"
+    )
+    reason = reason_to_wait(sensed, slots=slots)
+    assert reason is None if says is None else says in (reason or "")
+
+
+@pytest.fixture
+def tick(connection: psycopg.Connection, database_url: str, monkeypatch: pytest.MonkeyPatch) -> "Tick":
+    """Evaluate the sensor on this test's database, without the wait for work."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setattr(sensors, "WAIT_AT_MOST", 0)
+    return Tick(database_url)
+
+
+class Tick:
+    def __init__(self, database_url: str) -> None:
+        self._database = DatabaseResource(url=database_url)
+
+    def __call__(self) -> object:
+        return staged_coins_sensor(dg.build_sensor_context(resources={"database": self._database}))
+
+
+def test_staged_coins_start_one_run_that_holds_the_slot(tick: Tick, connection: psycopg.Connection) -> None:
+    assert isinstance(tick(), dg.SkipReason)
+    stage(connection, "bitcoin")
+    request = tick()
+    assert isinstance(request, dg.RunRequest)
+    assert request.run_key is None
+    assert connection.execute("SELECT id FROM lookup_runs").fetchall() == [(request.tags[LOOKUP_RUN_TAG],)]
+    assert isinstance(tick(), dg.SkipReason)
+
+
+def test_a_killed_run_gives_its_slot_back_without_a_hand(tick: Tick, connection: psycopg.Connection) -> None:
+    stage(connection, "bitcoin")
+    tick()
+    connection.execute("UPDATE lookup_runs SET slot_until = now()")
+    assert isinstance(tick(), dg.RunRequest)
+
+
+def test_a_lookup_that_waits_for_its_next_attempt_starts_no_run(tick: Tick, connection: psycopg.Connection) -> None:
+    stage(connection, "bitcoin")
+    take_up_pending(connection)
+    connection.execute("UPDATE coin_lookups SET next_attempt_at = now() + interval '1 hour'")
+    assert isinstance(tick(), dg.SkipReason)
+    connection.execute("UPDATE coin_lookups SET next_attempt_at = now()")
+    assert isinstance(tick(), dg.RunRequest)
+
+
+def test_a_pause_of_all_calls_is_why_no_run_starts(tick: Tick, connection: psycopg.Connection) -> None:
+    stage(connection, "bitcoin")
+    pause = {"pause": timedelta(seconds=30), "cause": "rate limit", "reason": "CoinGecko answered 429"}
+    connection.execute(query("pause_calls"), pause)
+    skipped = tick()
+    assert isinstance(skipped, dg.SkipReason)
+    assert "CoinGecko answered 429" in (skipped.skip_message or "")

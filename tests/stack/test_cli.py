@@ -1,0 +1,107 @@
+"""What goes wrong around the stack is one clear line, and an exit code that is not 0."""
+
+import os
+import re
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from stack.up import free_port
+from tests.stack.conftest import COINS
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COINS, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def assert_one_line(result: subprocess.CompletedProcess[str], *, says: str) -> None:
+    assert result.returncode not in {0, -15}
+    assert says in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.fixture
+def ports() -> list[str]:
+    return ["--receiver-port", str(free_port()), "--ui-port", str(free_port())]
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        result = run("up", "--home", str(tmp_path / "home"), "--receiver-port", port, "--ui-port", str(free_port()))
+        assert_one_line(result, says=f"Port {port} is taken: stop what listens there")
+        standin = run("standin", "--port", port)
+    assert standin.returncode != 0
+    assert f"Port {port} is in use" in standin.stderr
+
+
+def test_a_home_of_another_version(tmp_path: Path, ports: list[str]) -> None:
+    (tmp_path / "LAYOUT").write_text("0")
+    assert_one_line(run("up", "--home", str(tmp_path), *ports), says="made by another version of this project")
+
+
+def test_a_database_of_another_postgres(tmp_path: Path, ports: list[str]) -> None:
+    (tmp_path / "postgres").mkdir()
+    (tmp_path / "postgres" / "PG_VERSION").write_text("16\n")
+    assert_one_line(run("up", "--home", str(tmp_path), *ports), says="16")
+
+
+def test_a_home_that_cannot_be_made(tmp_path: Path, ports: list[str]) -> None:
+    (tmp_path / "file").touch()
+    assert_one_line(
+        run("up", "--home", str(tmp_path / "file" / "home"), *ports), says="cannot be used: Not a directory"
+    )
+
+
+def test_a_wrong_setting_ends_the_start_with_its_name(tmp_path: Path, ports: list[str]) -> None:
+    result = run("up", "--home", str(tmp_path / "home"), *ports, RECEIVER_MAX_COINS="lots")
+    assert result.returncode == 1
+    assert "RECEIVER_MAX_COINS: " in result.stderr
+
+
+def test_status_and_psql_without_a_stack(tmp_path: Path) -> None:
+    for command in ("status", "psql"):
+        assert_one_line(run(command, COINS_HOME=str(tmp_path)), says="No stack is running in")
+
+
+def test_spew_without_a_list_of_coins(tmp_path: Path) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    result = run("spew", "-e", f"{nowhere}/coins", COINGECKO_BASE_URL=nowhere)
+    assert_one_line(result, says="Give a file with --ids")
+    (tmp_path / "ids").write_text("bitcoin")
+    assert_one_line(run("spew", "-e", f"{nowhere}/coins", "--ids", str(tmp_path / "ids")), says="fewer than the 4")
+
+
+def test_spew_against_nobody_exits_1(tmp_path: Path) -> None:
+    (tmp_path / "ids").write_text("a\nb\nc\nd")
+    result = run(
+        "spew", "-e", f"http://127.0.0.1:{free_port()}/coins", "-r", "2", "-d", "1", "--ids", f"{tmp_path}/ids"
+    )
+    assert result.returncode == 1
+    assert "ConnectionError" in result.stdout
+
+
+def test_the_demo_prints_both_views_and_leaves_nothing(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [*COINS, "demo"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "80/80" in result.stdout
+    _, stats, names = re.split("exchange_coin_stats|exchanges_with_x", result.stdout)
+    assert re.search(r"│ \w+ +│ \d+ +│ [\d.]+ +│", stats)
+    assert re.search(r"│ \w*x\w* +│", names)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,146 @@
+"""From POST to the challenge views, through every process; then everything is killed, and nothing is lost."""
+
+import os
+import signal
+import statistics
+import subprocess
+from collections.abc import Iterator
+
+import psutil
+import pytest
+import requests
+
+from stack.home import Home
+from stack.standin.market import WELL_KNOWN_COINS, exchanges_of
+from tests.stack.conftest import COINS, RunningStack, await_until, processes_in, running_stack
+
+JSON_COINS = ["bitcoin", "ethereum", "gemini-dollar", "not-a-coin", "ethereum", "", "boringdao-[old]"]
+CSV_COINS = ["bitcoin", "tether", "monacoin", "another/../coin?x=#"]
+
+
+@pytest.fixture(scope="module")
+def stack(home: Home) -> Iterator[RunningStack]:
+    with running_stack(home, "--standin") as stack:
+        yield stack
+
+
+def post_json(stack: RunningStack, *coin_ids: str) -> requests.Response:
+    return requests.post(f"{stack.receiver_url}/coins", json={"coins": coin_ids}, timeout=5)
+
+
+def nothing_is_pending(stack: RunningStack) -> bool:
+    return stack.rows("SELECT pending FROM pipeline_status") == [(0,)]
+
+
+def test_coins_posted_as_json_and_csv_come_out_of_both_views(stack: RunningStack) -> None:
+    first = post_json(stack, *JSON_COINS)
+    assert first.status_code == 202
+    assert first.json() == {
+        "message": "accepted",
+        "submission": 1,
+        "accepted": 5,
+        "duplicates": 1,
+        "rejected": [{"position": 5, "value": "", "reason": "empty id"}],
+    }
+    second = requests.post(
+        f"{stack.receiver_url}/coins",
+        data="\n".join(["coins", *CSV_COINS]),
+        headers={"content-type": "text/csv"},
+        timeout=5,
+    )
+    assert second.status_code == 202
+    await_until(lambda: nothing_is_pending(stack), seconds=30, what="every coin resolved")
+
+    known = {coin_id for coin_id in (*JSON_COINS, *CSV_COINS) if coin_id in WELL_KNOWN_COINS}
+    coins = stack.rows("SELECT id, exchanges, complete FROM coins")
+    assert {row[0]: row[1] for row in coins} == {coin_id: exchanges_of(coin_id) for coin_id in known}
+    assert all(complete for _, _, complete in coins)
+    assert sorted(stack.rows("SELECT task_run FROM coins")) == [(number,) for number in range(1, len(known) + 1)]
+
+    outcomes = dict(stack.rows("SELECT coin_id, outcome FROM staged_coins WHERE submission_id = 1"))
+    assert outcomes == {coin_id: "added" if coin_id in known else "unknown" for coin_id in JSON_COINS if coin_id}
+    outcomes = dict(stack.rows("SELECT coin_id, outcome FROM staged_coins WHERE submission_id = 2"))
+    assert outcomes == {
+        "bitcoin": "already_known",
+        "tether": "added",
+        "monacoin": "added",
+        "another/../coin?x=#": "unknown",
+    }
+
+    task_runs = dict(stack.rows("SELECT id, task_run FROM coins"))
+    listed = {name for coin_id in known for name in exchanges_of(coin_id)}
+    assert {(exchange, coins, median) for exchange, coins, median in stack.rows("TABLE exchange_coin_stats")} == {
+        (
+            exchange,
+            sum(exchange in exchanges_of(coin_id) for coin_id in known),
+            statistics.median(task_runs[coin_id] for coin_id in known if exchange in exchanges_of(coin_id)),
+        )
+        for exchange in listed
+    }
+    assert {row[0] for row in stack.rows("TABLE exchanges_with_x")} == {name for name in listed if "x" in name}
+
+    submission = requests.get(stack.receiver_url + first.headers["location"], timeout=5).json()
+    assert submission["counts"] == {"added": 4, "unknown": 1}
+
+
+def test_a_second_stack_on_the_same_home_refuses_with_one_line(stack: RunningStack) -> None:
+    second = subprocess.run(
+        [*COINS, "up", "--home", str(stack.home.path)], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert second.returncode == 1
+    assert second.stderr.startswith("Error: Another stack is running in")
+    assert len(second.stderr.splitlines()) == 1
+
+
+def test_status_and_psql_show_the_running_stack(stack: RunningStack) -> None:
+    environment = {**os.environ, "COINS_HOME": str(stack.home.path)}
+    status = subprocess.run([*COINS, "status"], env=environment, capture_output=True, text=True, check=True)
+    for process in ("postgres", "receiver", "code-server", "daemon", "webserver", "standin"):
+        assert process in status.stdout
+    answer = subprocess.run(
+        [*COINS, "psql", "-At", "-c", "SELECT 6 * 7"], env=environment, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout == "42\n"
+
+
+@pytest.mark.parametrize("name", ["receiver", "code-server", "postgres"])
+def test_a_killed_process_is_started_again(stack: RunningStack, name: str) -> None:
+    before = stack.pid_of(name)
+    os.kill(before, signal.SIGKILL)
+    await_until(lambda: stack.pid_of(name) != before, seconds=10, what=f"{name} started again")
+    coin_id = {"receiver": "dogecoin", "code-server": "litecoin", "postgres": "monero"}[name]
+    await_until(lambda: _is_accepted(stack, coin_id), seconds=20, what="a POST accepted")
+    await_until(
+        lambda: stack.rows(f"SELECT id FROM coins WHERE id = '{coin_id}'") == [(coin_id,)],
+        seconds=60,
+        what=f"{coin_id} in coins",
+    )
+
+
+def test_everything_killed_at_once_loses_nothing_and_sigterm_leaves_nothing(stack: RunningStack) -> None:
+    coin_ids = WELL_KNOWN_COINS[20:80]
+    assert post_json(stack, *coin_ids).status_code == 202
+    await_until(
+        lambda: stack.rows("SELECT FROM coin_lookups WHERE leased_until > now()") != [],
+        seconds=20,
+        what="lookups in flight",
+    )
+    for process in [psutil.Process(stack.process.pid), *processes_in(stack.home)]:
+        process.kill()
+    stack.process.wait()
+    await_until(lambda: not processes_in(stack.home), seconds=10, what="everything dead")
+
+    with running_stack(stack.home, "--standin") as again:
+        await_until(lambda: nothing_is_pending(again), seconds=60, what="every coin resolved")
+        assert again.rows(
+            "SELECT count(*), count(DISTINCT id) FROM coins WHERE id = ANY(ARRAY['{}'])".format("','".join(coin_ids))
+        ) == [(len(coin_ids), len(coin_ids))]
+        assert again.stop() < 10
+        assert processes_in(again.home) == []
+
+
+def _is_accepted(stack: RunningStack, coin_id: str) -> bool:
+    try:
+        return post_json(stack, coin_id).status_code == 202
+    except requests.ConnectionError:
+        return False
