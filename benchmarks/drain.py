@@ -5,6 +5,7 @@ Run starts and handovers between runs are in the figures: they are what one run 
 """
 
 import argparse
+import http.client
 import os
 import signal
 import subprocess
@@ -16,7 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
@@ -29,6 +32,7 @@ from stack.up import free_port
 LATENCY = 0.15  # seconds
 CONCURRENCY = 8
 COINS = 10_000
+BARE_CALLS = 40
 START_TIMEOUT = 90.0  # seconds
 STALL_TIMEOUT = 90.0  # seconds without a call
 
@@ -47,12 +51,11 @@ class Scenario:
     calls_per_minute: int
     calls: int
 
-    @property
-    def ideal_seconds(self) -> float:
-        """The least time from the first call to the last."""
+    def ideal_seconds(self, *, latency: float) -> float:
+        """Return the least time from the first call to the last."""
         if self.calls_per_minute:
             return 60 * ((self.calls - 1) // self.calls_per_minute)
-        return LATENCY * (self.calls - 1) / CONCURRENCY
+        return latency * (self.calls - 1) / CONCURRENCY
 
 
 SCENARIOS = [
@@ -115,6 +118,20 @@ def await_calls(state: StandIn, *, wanted: int) -> None:
         time.sleep(0.1)
 
 
+def bare_latency(base_url: str) -> float:
+    """Return the seconds that a bare HTTP client, alone, waits for the stand-in's answer."""
+    url = urlsplit(base_url)
+    connection = http.client.HTTPConnection(url.netloc)
+    seconds = []
+    for coin_id in coin_ids(COINS)[-BARE_CALLS:]:
+        started = time.perf_counter()
+        connection.request("GET", f"{url.path}/coins/{coin_id}/tickers?page=1")
+        connection.getresponse().read()
+        seconds.append(time.perf_counter() - started)
+    connection.close()
+    return median(seconds)
+
+
 def measure(scenario: Scenario) -> str:
     """Run a scenario and return its line of the table."""
     wanted = [coin_id for coin_id in coin_ids(COINS) if coin_id not in TICKER_COUNTS][: scenario.calls + 100]
@@ -123,14 +140,20 @@ def measure(scenario: Scenario) -> str:
         standin(scenario) as (state, base_url),
         stack(Home(Path(directory)), base_url=base_url, calls_per_minute=scenario.calls_per_minute) as receiver_url,
     ):
+        latency = LATENCY
+        if not scenario.calls_per_minute:
+            latency = bare_latency(base_url)
+            state.calls.clear()
         requests.post(f"{receiver_url}/coins", json={"coins": wanted}, timeout=30).raise_for_status()
         await_calls(state, wanted=scenario.calls)
         calls = sorted(state.calls, key=lambda call: call.at)[: scenario.calls]
     seconds = calls[-1].at - calls[0].at
     refused = sum(call.status == requests.codes.too_many_requests for call in calls)
     busiest = state.busiest_window()
-    share = scenario.ideal_seconds / seconds
-    return f"| {scenario.name} | {len(calls)} | {seconds:.1f} s | {share:.3f} | {busiest} | {refused} |"
+    share, nominal = (scenario.ideal_seconds(latency=each) / seconds for each in (latency, LATENCY))
+    of_latency = f"{share:.3f} ({nominal:.3f} of {LATENCY * 1000:.0f} ms; a bare call took {latency * 1000:.1f} ms)"
+    reached = f"{share:.3f}" if scenario.calls_per_minute else of_latency
+    return f"| {scenario.name} | {len(calls)} | {seconds:.1f} s | {reached} | {busiest} | {refused} |"
 
 
 def main() -> None:

@@ -83,10 +83,13 @@ class LookupQueue:
             "hold": HOLD,
             "run": self._run,
         }
-        with self._pool.connection() as connection, connection.transaction():
-            connection.execute(query("lock_leases"))
-            with connection.cursor(row_factory=class_row(LeasedLookup)) as cursor:
-                return cursor.execute(query("lease_lookups"), values).fetchall()
+        with self._pool.connection() as connection:
+            # One round trip for the whole transaction: everybody waits for the lock that it holds.
+            with connection.pipeline(), connection.transaction():
+                connection.execute(query("lock_leases"))
+                cursor = connection.cursor(row_factory=class_row(LeasedLookup))
+                cursor.execute(query("lease_lookups"), values)
+            return cursor.fetchall()
 
     def release(self, coin_id: str) -> None:
         """Hand a lookup back at no cost to it; its pages stay."""

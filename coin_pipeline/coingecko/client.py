@@ -10,7 +10,6 @@ from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
 from urllib.parse import quote
 
-import pandas as pd
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
@@ -175,11 +174,11 @@ def page_of(tickers: list[object]) -> TickersPage:
     Args:
         tickers: objects like `{"market": {"identifier": "binance"}, …}`; what has no such text is skipped.
     """
-    identifiers = pd.Series([_exchange_of(ticker) for ticker in tickers], dtype="string")
+    exchanges = [_exchange_of(ticker) for ticker in tickers]
     return TickersPage(
-        exchanges=sorted(identifiers.dropna().unique()),
+        exchanges=sorted({exchange for exchange in exchanges if exchange is not None}),
         tickers=len(tickers),
-        skipped=int(identifiers.isna().sum()),
+        skipped=exchanges.count(None),
     )
 
 

@@ -38,7 +38,7 @@ class StandIn:
     Attributes:
         calls_per_window: requests that are let through in any window; 0 is no limit.
         window_seconds: the window's length.
-        latency_seconds: how long every answer takes.
+        latency_seconds: how long every answer takes but a 429.
         coins: how many coins it knows.
         fault: the fault that every answer about a coin has; None for none but what the id asks for.
         list_fault: the same for the list of all coins.
@@ -90,8 +90,8 @@ def create_app(standin: StandIn) -> flask.Flask:
         flask.g.call = Call(at=time.monotonic(), path=flask.request.path, page=flask.request.args.get("page"))
         standin.calls.append(flask.g.call)
         wait = standin.admit()
+        flask.g.answer_at = flask.g.call.at + (0 if wait else standin.latency_seconds)
         if not wait:
-            time.sleep(standin.latency_seconds)
             return None
         message = "You've exceeded the Rate Limit. Please visit https://www.coingecko.com/en/api/pricing to subscribe."
         response = flask.jsonify({"status": {"error_code": 429, "error_message": message}})
@@ -101,6 +101,7 @@ def create_app(standin: StandIn) -> flask.Flask:
 
     @app.after_request
     def _log(response: flask.Response) -> flask.Response:
+        time.sleep(max(0, flask.g.answer_at - time.monotonic()))
         flask.g.call.status = response.status_code
         if standin.advertised_limit is not None:
             response.headers["x-ratelimit-limit"] = str(standin.advertised_limit)
