@@ -97,6 +97,12 @@ def test_the_images_run_as_a_user_under_an_init_with_pinned_requirements() -> No
     assert any(pin.startswith("dumb-init==") for pin in pins)
 
 
+def test_the_images_and_the_machine_of_the_tests_have_the_same_pins() -> None:
+    pins = set((PROJECT / "requirements.txt").read_text().splitlines())
+    assert pins <= set((PROJECT / "requirements-dev.txt").read_text().splitlines())
+    assert "-r requirements-dev.txt" in (PROJECT / "Makefile").read_text()
+
+
 @pytest.mark.parametrize(
     ("target", "modules", "absent"),
     [
