@@ -29,8 +29,9 @@ def main() -> None:
     )
     server.on_startup(lambda: stop_after_drain(settings.receiver_drain_seconds))
     with tempfile.TemporaryDirectory(prefix="receiver-metrics-") as directory:
-        # Where the worker processes keep their metrics, for any of them to show them all.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+        if settings.receiver_workers > 1:
+            # Where the worker processes keep their metrics, for any of them to show them all.
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
         server.serve()
 
 

@@ -1,6 +1,10 @@
 """The Flask application."""
 
+from collections.abc import Callable
+from typing import Any
+
 import flask
+from flask.sessions import NullSession, SessionInterface
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from receiver.clients import identify_clients
@@ -15,6 +19,27 @@ from receiver.submissions import register_submission_routes
 from receiver.telemetry import observe_requests
 
 
+class _SyncFlask(flask.Flask):
+    """Flask without what no view here uses, and every request would pay for: coroutines and sessions."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        return func
+
+    def __init__(self) -> None:
+        super().__init__("receiver", static_folder=None)
+        self.session_interface = _NoSessions()
+
+
+class _NoSessions(SessionInterface):
+    _none = NullSession()
+
+    def open_session(self, app: flask.Flask, request: flask.Request) -> NullSession:  # noqa: ARG002
+        return self._none
+
+    def is_null_session(self, obj: object) -> bool:  # noqa: ARG002
+        return True
+
+
 def create_app(settings: ReceiverSettings | None = None) -> flask.Flask:
     """Build the application.
 
@@ -22,7 +47,7 @@ def create_app(settings: ReceiverSettings | None = None) -> flask.Flask:
         settings: read from the environment where none are given.
     """
     settings = settings or read_settings()
-    app = flask.Flask("receiver", static_folder=None)
+    app = _SyncFlask()
     app.config["MAX_CONTENT_LENGTH"] = settings.receiver_max_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False

@@ -13,13 +13,13 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from queue import SimpleQueue
 from typing import Any, Protocol
 
 from receiver.operations import ENVIRON_STOPPING
-from receiver.problems import PROBLEM_TYPE, RETRY_AFTER_OUTAGE, ProblemError, problem_of
+from receiver.problems import PROBLEM_TYPE, ProblemError, problem_of
 from receiver.stopping import STOPPING_SIGNAL
 from receiver.telemetry import ENVIRON_REQUEST_ID, ENVIRON_STARTED, UNROUTED, note_request, request_id_of
 
@@ -78,9 +78,9 @@ class Request:
     exchange: Exchange
     request_id: str
     started: float
+    answered: asyncio.Future[bool]
     body: bytes = b""
     is_given_up: bool = False
-    answered: asyncio.Future[None] | None = field(default=None)
 
 
 class Gateway:
@@ -118,6 +118,7 @@ class Gateway:
             exchange=exchange,
             request_id=request_id_of(scope.headers.get("x-request-id")),
             started=time.perf_counter(),
+            answered=self._loop.create_future(),
         )
         try:
             size = self._size_to_hold(scope)
@@ -179,16 +180,13 @@ class Gateway:
         if request.scope.path in NEVER_WAITS:
             self._answer(request)
             return
-        request.answered = self._loop.create_future()
+        deadline = self._loop.call_later(ANSWER_DEADLINE, _give_up, request.answered)
         self._queue.put(request)
-        try:
-            async with asyncio.timeout(ANSWER_DEADLINE):
-                await request.answered
-        except TimeoutError as error:
+        is_answered = await request.answered
+        deadline.cancel()
+        if not is_answered:
             request.is_given_up = True
-            raise ProblemError(
-                HTTPStatus.SERVICE_UNAVAILABLE, "The receiver could not answer in time; try again."
-            ) from error
+            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "The receiver could not answer in time; try again.")
 
     def _work(self) -> None:
         """Answer requests for ever, one at a time."""
@@ -216,9 +214,7 @@ class Gateway:
         request.exchange.response_bytes(status, headers, body)
 
     def _refuse(self, request: Request, problem: ProblemError) -> None:
-        headers = [("content-type", PROBLEM_TYPE), ("x-request-id", request.request_id)]
-        if problem.status is HTTPStatus.SERVICE_UNAVAILABLE:
-            headers.append(("retry-after", str(RETRY_AFTER_OUTAGE)))
+        headers = [("content-type", PROBLEM_TYPE), ("x-request-id", request.request_id), *problem.headers.items()]
         request.exchange.response_bytes(problem.status, headers, json.dumps(problem_of(problem)).encode())
         note_request(
             request_id=request.request_id,
@@ -248,9 +244,14 @@ class Gateway:
         self._is_stopping = True
 
 
-def _settle(future: asyncio.Future[None] | None) -> None:
-    if future is not None and not future.done():
-        future.set_result(None)
+def _settle(answered: asyncio.Future[bool]) -> None:
+    if not answered.done():
+        answered.set_result(True)
+
+
+def _give_up(answered: asyncio.Future[bool]) -> None:
+    if not answered.done():
+        answered.set_result(False)
 
 
 def _address(client: str) -> str:

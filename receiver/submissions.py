@@ -1,6 +1,7 @@
 """Routes of submissions: take one, tell what became of it."""
 
 import hashlib
+import json
 from http import HTTPStatus
 from typing import Any
 
@@ -8,6 +9,7 @@ import flask
 import psycopg
 
 from receiver.clients import client
+from receiver.group_commit import GroupCommit
 from receiver.numbers import read_bigint
 from receiver.parsing import ParsedCoins, parse_coins
 from receiver.problems import ProblemError
@@ -18,14 +20,13 @@ from receiver.telemetry import count_ids
 MAX_KEY_LENGTH = 255  # characters
 MAX_CONTENT_TYPE_LENGTH = 255  # characters kept
 
-Answer = tuple[dict[str, Any], HTTPStatus, dict[str, str]]
-
 
 def register_submission_routes(app: flask.Flask, staging: Staging, settings: ReceiverSettings) -> None:
     """Add `POST /coins` and `GET /submissions/<id>`."""
+    commits = GroupCommit(staging.stage)
 
     @app.post("/coins")
-    def post_coins() -> Answer:
+    def post_coins() -> flask.Response:
         request = flask.request
         body = request.get_data(cache=False)
         digest = hashlib.sha256(body).digest()
@@ -48,7 +49,7 @@ def register_submission_routes(app: flask.Flask, staging: Staging, settings: Rec
             coins=coins,
         )
         try:
-            number = staging.stage([submission])[0]
+            number = commits.submit(submission)
         except psycopg.errors.UniqueViolation:
             # Another request with the same key was committed since this one looked for it.
             earlier = staging.find_submission(client=client(), idempotency_key=key or "")
@@ -73,7 +74,7 @@ def register_submission_routes(app: flask.Flask, staging: Staging, settings: Rec
         }
 
 
-def _answer(submission: int, *, accepted: int, duplicates: int, rejected: list[dict[str, Any]]) -> Answer:
+def _answer(submission: int, *, accepted: int, duplicates: int, rejected: list[dict[str, Any]]) -> flask.Response:
     answer = {
         "message": "accepted",
         "submission": submission,
@@ -81,18 +82,24 @@ def _answer(submission: int, *, accepted: int, duplicates: int, rejected: list[d
         "duplicates": duplicates,
         "rejected": rejected,
     }
-    return answer, HTTPStatus.ACCEPTED, {"Location": f"/submissions/{submission}"}
+    return flask.Response(
+        json.dumps(answer, separators=(",", ":")),
+        status=HTTPStatus.ACCEPTED,
+        headers={"Location": f"/submissions/{submission}"},
+        content_type="application/json",
+    )
 
 
-def _replay(earlier: dict[str, Any], digest: bytes) -> Answer:
+def _replay(earlier: dict[str, Any], digest: bytes) -> flask.Response:
     if bytes(earlier.pop("body_sha256")) != digest:
         raise ProblemError(
             HTTPStatus.UNPROCESSABLE_ENTITY,
             "This Idempotency-Key was used with another body; use a new key for a new body.",
         )
     flask.g.ids = (earlier["accepted"], earlier["duplicates"], len(earlier["rejected"]))
-    answer, status, headers = _answer(**earlier)
-    return answer, status, {**headers, "Idempotent-Replayed": "true"}
+    response = _answer(**earlier)
+    response.headers["Idempotent-Replayed"] = "true"
+    return response
 
 
 def _idempotency_key() -> str | None:
