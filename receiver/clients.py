@@ -7,10 +7,12 @@ from http import HTTPStatus
 from typing import Any
 
 import flask
+from flask_limiter import Limiter
 
 from receiver.problems import ProblemError
-from receiver.rate_limit import RateLimit, Standing
 from receiver.settings import ReceiverSettings
+
+STORAGE_TIMEOUT = 1  # seconds to wait for a shared storage before counting in memory
 
 View = Callable[[], Any]
 OpenRoute = Callable[[str], Callable[[View], View]]
@@ -49,40 +51,40 @@ def identify_clients(app: flask.Flask, settings: ReceiverSettings) -> OpenRoute:
         what registers a GET route that needs no key and counts against no limit.
     """
     keys = ApiKeys(settings.receiver_api_keys)
-    limit = RateLimit(settings.receiver_rate_limit, storage_uri=settings.ratelimit_storage_uri)
-    open_endpoints: set[str] = set()
+    exempt: set[str] = set()
 
     @app.before_request
-    def _admit() -> None:
-        request, context = flask.request, flask.g
+    def _identify() -> None:
+        request = flask.request
         name = keys.name_of(request.headers.get("Authorization")) if keys else None
-        context.client = name or request.remote_addr or "unknown"
-        if request.endpoint in open_endpoints:
-            return
-        context.standing = limit.count(context.client)
-        if context.standing.is_exceeded:
-            raise ProblemError(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                f"The limit is {context.standing.rate}; wait as long as Retry-After says.",
-            )
-        if keys and name is None:
+        flask.g.client = name or request.remote_addr or "unknown"
+        flask.g.needs_key = bool(keys) and name is None
+
+    shared = not settings.ratelimit_storage_uri.startswith("memory:")
+    timeouts: dict[str, str | int] = {"socket_connect_timeout": STORAGE_TIMEOUT, "socket_timeout": STORAGE_TIMEOUT}
+    limiter = Limiter(
+        client,
+        app=app,
+        application_limits=[settings.receiver_rate_limit],
+        storage_uri=settings.ratelimit_storage_uri,
+        storage_options=timeouts if settings.ratelimit_storage_uri.startswith("redis") else {},
+        headers_enabled=True,
+        in_memory_fallback_enabled=shared,
+    )
+
+    @app.before_request
+    def _refuse_without_key() -> None:
+        if flask.g.needs_key and flask.request.endpoint not in exempt:
             raise ProblemError(
                 HTTPStatus.UNAUTHORIZED,
                 "Send one of the receiver's keys: Authorization: Bearer <key>.",
                 headers={"WWW-Authenticate": "Bearer"},
             )
 
-    @app.after_request
-    def _tell_standing(response: flask.Response) -> flask.Response:
-        standing: Standing | None = flask.g.get("standing")
-        if standing is not None:
-            response.headers.update(standing.headers)
-        return response
-
     def open_route(path: str) -> Callable[[View], View]:
         def register(view: View) -> View:
-            open_endpoints.add(view.__name__)
-            return app.get(path)(view)
+            exempt.add(view.__name__)
+            return app.get(path)(limiter.exempt(view))
 
         return register
 

@@ -192,9 +192,13 @@ class Gateway:
         """Answer requests for ever, one at a time."""
         while True:
             request = self._queue.get()
-            if not request.is_given_up:
+            if request.is_given_up:
+                continue
+            try:
                 self._answer(request)
-                self._loop.call_soon_threadsafe(_settle, request.answered)
+            except Exception:  # a thread that ended would be missing for ever
+                log.exception("a request failed outside the application")
+            self._loop.call_soon_threadsafe(_settle, request.answered)
 
     def _answer(self, request: Request) -> None:
         """Run the application on a request."""

@@ -52,6 +52,17 @@ def problem_of(error: ProblemError) -> dict[str, Any]:
 def register_problem_handlers(app: flask.Flask) -> None:
     """Turn everything that a request can raise into a problem."""
 
+    @app.after_request
+    def _say_when_to_retry(response: flask.Response) -> flask.Response:
+        """Keep Retry-After to the answers that ask for it: Flask-Limiter adds it to every one."""
+        if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+            response.headers["Retry-After"] = str(max(1, int(response.headers.get("Retry-After", "1"))))
+        elif response.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+            response.headers["Retry-After"] = str(RETRY_AFTER_OUTAGE)
+        else:
+            response.headers.pop("Retry-After", None)
+        return response
+
     @app.errorhandler(ProblemError)
     def _problem(error: ProblemError) -> flask.Response:
         response = flask.jsonify(problem_of(error))
@@ -64,6 +75,8 @@ def register_problem_handlers(app: flask.Flask) -> None:
     def _http_exception(error: HTTPException) -> flask.Response:
         status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
         detail = error.description or status.description
+        if status is HTTPStatus.TOO_MANY_REQUESTS:
+            detail = f"The limit is {error.description}; wait as long as Retry-After says."
         headers = {name: value for name, value in error.get_headers() if name == "Allow"}
         return _problem(ProblemError(status, detail, headers=headers))
 
