@@ -6,11 +6,16 @@ Needs a Chromium: Debian's package `chromium`, or another whose path CHROMIUM na
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
+import requests
 from playwright.sync_api import Page, sync_playwright
 from rich.console import Console
 
@@ -20,52 +25,105 @@ from stack.spew import spew, tasks_of
 from stack.standin.market import WELL_KNOWN_COINS
 
 DOCS = Path(__file__).parent
-PAGE_TIMEOUT = 60_000  # milliseconds
+PAGE_TIMEOUT = 120_000  # milliseconds
+FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
 def main() -> None:
-    """Run a stack, send it some coins, and photograph what its user sees."""
+    """Run a stack, give it good and bad moments, and photograph what its user sees of them."""
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if chromium is None:
         sys.exit("No Chromium: install the package chromium, or name another with CHROMIUM")
-    console = Console()
     directory = Path(tempfile.mkdtemp(prefix="coins-"))
     try:
-        with running_demo_stack(Home(directory)) as state:
-            tasks = tasks_of(WELL_KNOWN_COINS, size=4, fresh=True, chance=random.Random(1))
-            spew(f"{state['receiver_url']}/coins", tasks=tasks, count=10, delay=0.2, console=console)
-            with psycopg.connect(state["database_url"], autocommit=True) as connection:
-                await_nothing_pending(connection, console=console)
-            photograph(str(state["ui_url"]), chromium=chromium)
+        with (
+            running_demo_stack(Home(directory)) as state,
+            psycopg.connect(state["database_url"], autocommit=True) as connection,
+            a_page(chromium) as page,
+        ):
+            some_coins(state, connection)
+            photograph_a_good_day(page, state["ui_url"])
+            photograph_an_outage(page, state)
+            await_nothing_pending(connection, console=Console())
+            photograph_a_failed_check(page, state, connection)
     finally:
         shutil.rmtree(directory)
 
 
-def photograph(ui_url: str, *, chromium: str) -> None:
-    """Save a picture of each page that the docs show."""
+@contextmanager
+def a_page(chromium: str) -> Iterator[Page]:
+    """Open a browser for as long as the block lasts."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium,
-            args=["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-        )
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         page = browser.new_page(viewport={"width": 1600, "height": 520})
         page.set_default_timeout(PAGE_TIMEOUT)
-        page.goto(f"{ui_url}/runs")
-        page.get_by_text("Success").first.wait_for()
-        page.goto(f"{ui_url}/asset-groups")
-        page.get_by_text("Hide navigation").click()
-        page.get_by_text("marts").first.wait_for()
-        page.keyboard.press("Alt+e")  # expand all groups
-        page.get_by_text("exchanges_with_x").first.wait_for()
-        settle(page)
-        page.screenshot(path=DOCS / "lineage.png")
+        yield page
         browser.close()
 
 
-def settle(page: Page) -> None:
-    """Wait until the page has stopped loading and drawing."""
+def some_coins(state: dict[str, Any], connection: psycopg.Connection) -> None:
+    """Let the first coins go the whole way."""
+    console = Console()
+    tasks = tasks_of(WELL_KNOWN_COINS[40:], size=4, fresh=True, chance=random.Random(1))
+    spew(f"{state['receiver_url']}/coins", tasks=tasks, count=10, delay=0.2, console=console)
+    await_nothing_pending(connection, console=console)
+
+
+def photograph_a_good_day(page: Page, ui_url: str) -> None:
+    """Save the lineage, the asset `coins` and what runs by itself."""
+    page.goto(f"{ui_url}/runs")
+    page.get_by_text("Success").first.wait_for()
+    page.get_by_text("Hide navigation").click()
+    page.goto(f"{ui_url}/asset-groups")
+    page.get_by_text("marts").first.wait_for()
+    page.keyboard.press("Alt+e")  # expand all groups
+    page.get_by_text("exchanges_with_x").first.wait_for()
+    save(page, "lineage", height=520)
+    page.goto(f"{ui_url}/assets/coins")
+    page.get_by_text("post_to_row_median_seconds").wait_for()
+    save(page, "coins", height=1500)
+    page.goto(f"{ui_url}/automation")
+    page.get_by_text("staged_coins_sensor").wait_for()
+    save(page, "automation", height=420)
+
+
+def photograph_an_outage(page: Page, state: dict[str, Any]) -> None:
+    """Save a run that waits for CoinGecko to come back: a stand-in that stands still answers nobody."""
+    (standin,) = (process["pid"] for process in state["processes"] if process["name"] == "standin")
+    os.kill(standin, signal.SIGSTOP)
+    try:
+        post(state, WELL_KNOWN_COINS[:8])
+        page.goto(f"{state['ui_url']}/runs")
+        page.get_by_text("Started").first.wait_for()
+        page.get_by_role("link", name="View").first.click()
+        page.get_by_text("STEP_UP_FOR_RETRY").first.wait_for()
+        save(page, "retry", height=900)
+    finally:
+        os.kill(standin, signal.SIGCONT)
+
+
+def photograph_a_failed_check(page: Page, state: dict[str, Any], connection: psycopg.Connection) -> None:
+    """Save what a row that breaks a promise of its table looks like."""
+    connection.execute("INSERT INTO coins (id, exchanges, complete) VALUES ('somebody-was-here', '{b,a}', true)")
+    post(state, WELL_KNOWN_COINS[8:10])
+    page.goto(f"{state['ui_url']}/runs")
+    page.get_by_text("Failure").first.wait_for()
+    page.goto(f"{state['ui_url']}/assets/coins?view=checks")
+    page.get_by_text("somebody-was-here").first.wait_for()
+    save(page, "failed-check", height=700)
+
+
+def post(state: dict[str, Any], coin_ids: list[str]) -> None:
+    """POST some ids."""
+    requests.post(f"{state['receiver_url']}/coins", json={"coins": coin_ids}, timeout=5).raise_for_status()
+
+
+def save(page: Page, name: str, *, height: int) -> None:
+    """Save a picture of this height, once the page has stopped loading and drawing."""
+    page.set_viewport_size({"width": 1600, "height": height})
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(1500)
+    page.screenshot(path=DOCS / f"{name}.png")
 
 
 if __name__ == "__main__":
