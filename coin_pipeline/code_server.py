@@ -9,14 +9,21 @@ import os
 import sys
 
 import dagster as dg
-from dagster._core.storage.dagster_run import IN_PROGRESS_RUN_STATUSES
 
 from coin_pipeline.settings import read_settings
+
+UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 
 
 def fail_leftover_runs(instance: dg.DagsterInstance) -> int:
     """Report every run that an earlier code server left behind as failed, and return how many there were."""
-    leftover = instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS_RUN_STATUSES))
+    leftover = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
     for run in leftover:
         instance.report_run_failed(run, "The process of this run was killed; its lookups are taken up by the next run.")
     return len(leftover)

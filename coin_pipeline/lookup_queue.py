@@ -11,20 +11,27 @@ from psycopg_pool import ConnectionPool
 
 from sql import query
 
-LEASE = timedelta(seconds=45)  # longer than any call; renewed by the heartbeat; a killed run's work comes back after it
-HEARTBEAT = timedelta(seconds=15)  # how long a silent lookup run still holds its slot
-UNKNOWN_TTL = timedelta(hours=24)
-FAILED_TTL = timedelta(hours=1)
+HOLD = timedelta(seconds=20)  # how long a run that falls silent still holds its slot and its leases
+TIMES_TO_LIVE = {"unknown_ttl": timedelta(hours=24), "failed_ttl": timedelta(hours=1)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeasedLookup:
-    """A lookup that this run may work on, and where an earlier one that was interrupted had got to."""
+    """A lookup that this run may work on, and where an earlier one that was interrupted had got to.
+
+    Attributes:
+        coin_id: what to look up.
+        attempts: how often that was tried in vain.
+        next_page: where to go on.
+        exchanges_so_far: what the pages before it listed.
+        refresh: the coin is known, and this is only to see whether anything has changed.
+    """
 
     coin_id: str
     attempts: int
     next_page: int
     exchanges_so_far: list[str]
+    refresh: bool
 
 
 class LookupQueue:
@@ -40,9 +47,13 @@ class LookupQueue:
         self._pool = pool
         self._run = run
 
-    def hold_slot(self, *, hold: timedelta = HEARTBEAT) -> None:
-        """Keep this run's slot for a while longer, and its leases."""
-        self._execute("hold_lookup_run", hold=hold, lease=LEASE)
+    def hold_slot(self, *, hold: timedelta = HOLD) -> None:
+        """Keep this run's slot for a while longer."""
+        self._execute("hold_lookup_run", hold=hold)
+
+    def renew_leases(self) -> None:
+        """Keep the leases of this run for a while longer."""
+        self._execute("renew_leases", hold=HOLD)
 
     def free_slot(self) -> None:
         """Let the next lookup run start."""
@@ -57,21 +68,28 @@ class LookupQueue:
         with self._pool.connection() as connection:
             return take_up_pending(connection)
 
-    def lease(self, *, wanted: int, concurrency: int) -> list[LeasedLookup]:
-        """Lease the oldest due lookups.
+    def lease(self, *, wanted: int, concurrency: int, refresh_after: timedelta | None = None) -> list[LeasedLookup]:
+        """Lease due lookups, those first that should be made first.
 
         Args:
             wanted: at most so many.
             concurrency: at most so many leases held by all runs together.
+            refresh_after: when nothing new is due, coins looked up longer ago than this; None for none.
         """
-        with self._pool.connection() as connection, connection.transaction():
-            connection.execute(query("lock_leases"))
-            with connection.cursor(row_factory=class_row(LeasedLookup)) as cursor:
-                cursor.execute(
-                    query("lease_lookups"),
-                    {"wanted": wanted, "concurrency": concurrency, "lease": LEASE, "run": self._run},
-                )
-                return cursor.fetchall()
+        values = {
+            "wanted": wanted,
+            "concurrency": concurrency,
+            "refresh_after": refresh_after,
+            "hold": HOLD,
+            "run": self._run,
+        }
+        with self._pool.connection() as connection:
+            # One round trip for the whole transaction: everybody waits for the lock that it holds.
+            with connection.pipeline(), connection.transaction():
+                connection.execute(query("lock_leases"))
+                cursor = connection.cursor(row_factory=class_row(LeasedLookup))
+                cursor.execute(query("lease_lookups"), values)
+            return cursor.fetchall()
 
     def release(self, coin_id: str) -> None:
         """Hand a lookup back at no cost to it; its pages stay."""
@@ -79,7 +97,7 @@ class LookupQueue:
 
     def record_page(self, coin_id: str, *, page: int, exchanges: Collection[str]) -> None:
         """Keep the exchanges of a coin's pages so far."""
-        self._execute("record_page", coin_id=coin_id, page=page, exchanges=sorted(exchanges), lease=LEASE)
+        self._execute("record_page", coin_id=coin_id, page=page, exchanges=sorted(exchanges))
 
     def record_found(self, coin_id: str, *, exchanges: Collection[str], complete: bool) -> None:
         """Record the coin in `coins`, with its lookup and its outcomes."""
@@ -120,8 +138,8 @@ def take_up_pending(connection: Connection) -> int:
     """
     with connection.transaction():
         connection.execute(query("enqueue_lookups"))
-        connection.execute(query("revive_lookups"), {"unknown_ttl": UNKNOWN_TTL, "failed_ttl": FAILED_TTL})
-        return connection.execute(query("reconcile_outcomes")).rowcount
+        connection.execute(query("revive_lookups"), TIMES_TO_LIVE)
+        return connection.execute(query("reconcile_outcomes"), TIMES_TO_LIVE).rowcount
 
 
 def requeue(

@@ -9,13 +9,14 @@ import random
 import threading
 import time
 from collections import Counter
-from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from http import HTTPStatus
 
-from coin_pipeline.coingecko.budget import RateBudget
-from coin_pipeline.coingecko.client import PAGE_SIZE, CoinGeckoClient
+from coin_pipeline.coingecko.budget import LONGEST_SLEEP, RateBudget
+from coin_pipeline.coingecko.client import PAGE_SIZE, Answer, CoinGeckoClient
 from coin_pipeline.coingecko.errors import (
     AccessRefusedError,
     BadAnswerError,
@@ -30,10 +31,32 @@ FIRST_BACKOFF = 10.0  # seconds, doubled with each attempt
 LONGEST_BACKOFF = 900.0  # seconds
 UNREACHABLE_BACKOFF = 2.0  # seconds
 
-LEASING_TIME = 60.0  # seconds after which a drain takes no more lookups, so that runs stay small enough to read
-IDLE_TIME = 5.0  # seconds without due work after which it ends: until then it is a warm worker
+REFRESH_AGAIN = timedelta(hours=1)  # after a refresh that failed
+REFRESH_GONE_AGAIN = timedelta(hours=24)  # after one that was answered 404
+
 HEARTBEAT_EVERY = 2.0  # seconds
 POLL_EVERY = 0.25  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrainLimits:
+    """How far a drain goes.
+
+    Attributes:
+        concurrency: leases, and so calls, that all drains together may hold at a time.
+        max_pages: pages of a hundred tickers to read of one coin.
+        refresh_after: coins looked up longer ago than this are looked up again when nothing new is due; None: never.
+        leasing_seconds: after which it takes no more lookups, so that runs stay small enough to read.
+        handover_seconds: so long before that it gives up its slot, so that the next run is there in time.
+        idle_seconds: without due work after which it ends; until then it is a warm worker.
+    """
+
+    concurrency: int
+    max_pages: int
+    refresh_after: timedelta | None = None
+    leasing_seconds: float = 60
+    handover_seconds: float = 5
+    idle_seconds: float = 5
 
 
 class Ending(StrEnum):
@@ -43,7 +66,7 @@ class Ending(StrEnum):
     UNKNOWN = "unknown"
     FAILED = "failed"
     RETRIED = "retried"  # no usable answer; it is tried again later
-    HANDED_BACK = "handed_back"  # nothing was asked, because of a pause or the end of the run
+    HANDED_BACK = "handed_back"  # it waits for the next run, because of a pause or the end of this one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,30 +100,29 @@ class Drain:
         budget: RateBudget,
         client: CoinGeckoClient,
         log: logging.Logger,
-        concurrency: int,
-        max_pages: int,
+        limits: DrainLimits,
     ) -> None:
         """Put the parts together.
 
         Args:
-            queue: where the work comes from and its results go.
+            queue: where the work comes from and its results go; it needs `concurrency` + 2 connections.
             budget: shared with every other process.
             client: makes the calls.
             log: gets a line for everything that a person should know of.
-            concurrency: leases, and so calls, that all drains together may hold at a time.
-            max_pages: pages of a hundred tickers to read of one coin.
+            limits: how far to go.
         """
         self._queue = queue
         self._budget = budget
         self._client = client
         self._log = log
-        self._concurrency = concurrency
-        self._max_pages = max_pages
-        self._stop = threading.Event()
+        self._limits = limits
+        self._deadline = 0.0
+        self._next_take_up = 0.0
+        self._next_refresh = 0.0
+        self._stop = threading.Event()  # no more calls
+        self._done = threading.Event()  # no more heartbeats
         self._counts: Counter[str] = Counter()
         self._counting = threading.Lock()
-        self._next_heartbeat = 0.0
-        self._next_take_up = 0.0
 
     def run(self) -> DrainReport:
         """Drain until nothing has been due for some seconds, or the leasing time is over.
@@ -110,27 +132,29 @@ class Drain:
             CoinGeckoUnavailableError: the breaker is open.
             psycopg.OperationalError: the database is lost.
         """
-        started = idle_since = time.monotonic()
-        deadline = started + LEASING_TIME
-        lookups: Counter[Ending] = Counter()
-        in_flight: set[Future[Ending]] = set()
-        with ThreadPoolExecutor(self._concurrency, thread_name_prefix="lookup") as workers:
+        started = time.monotonic()
+        self._deadline = started + self._limits.leasing_seconds
+        self._queue.hold_slot()
+        with ThreadPoolExecutor(self._limits.concurrency + 1, thread_name_prefix="lookup") as threads:
+            heart = threads.submit(self._stay_alive)
+            workers: set[Future[None]] = set()
+            idle_since = time.monotonic()
             try:
-                while (now := time.monotonic()) < deadline and now - idle_since < IDLE_TIME:
-                    self._keep_slot()
+                while not self._is_over() and (workers or time.monotonic() - idle_since < self._limits.idle_seconds):
                     self._take_up_pending()
-                    for lookup in self._lease(self._concurrency - len(in_flight)):
-                        in_flight.add(workers.submit(self._look_up, lookup, deadline=deadline))
-                    if in_flight:
-                        idle_since = now
-                    in_flight -= self._count_done(in_flight, lookups, timeout=POLL_EVERY)
-                self._queue.free_slot()
-                self._count_done(in_flight, lookups, timeout=None)
+                    for lookup in self._lease(self._limits.concurrency - len(workers)):
+                        workers.add(threads.submit(self._work, lookup))
+                    if workers:
+                        idle_since = time.monotonic()
+                    wait({heart, *workers}, timeout=POLL_EVERY, return_when=FIRST_COMPLETED)
+                    workers -= _ended({heart, *workers})
             finally:
                 self._stop.set()
-                self._queue.free_slot()
+                wait(workers)
+                self._done.set()
+        _ended({heart, *workers})
         return DrainReport(
-            lookups=lookups,
+            lookups=Counter({ending: self._counts[ending] for ending in Ending}),
             calls=self._counts["calls"],
             rate_limited=self._counts["rate_limited"],
             skipped_tickers=self._counts["skipped_tickers"],
@@ -138,10 +162,21 @@ class Drain:
             seconds=time.monotonic() - started,
         )
 
-    def _keep_slot(self) -> None:
-        if time.monotonic() >= self._next_heartbeat:
-            self._queue.hold_slot()
-            self._next_heartbeat = time.monotonic() + HEARTBEAT_EVERY
+    def _is_over(self) -> bool:
+        return self._stop.is_set() or time.monotonic() >= self._deadline
+
+    def _stay_alive(self) -> None:
+        """Keep the leases until all is done, and the slot until the next run should start."""
+        hand_over_at = self._deadline - self._limits.handover_seconds
+        try:
+            while not self._done.wait(HEARTBEAT_EVERY):
+                self._queue.renew_leases()
+                if self._is_over() or time.monotonic() >= hand_over_at:
+                    self._queue.free_slot()
+                else:
+                    self._queue.hold_slot()
+        finally:
+            self._queue.free_slot()
 
     def _take_up_pending(self) -> None:
         """Look for newly staged ids, as often as takes at most a tenth of the time: a backlog makes it slow."""
@@ -152,55 +187,84 @@ class Drain:
             self._next_take_up = finished + max(POLL_EVERY, 10 * (finished - started))
 
     def _lease(self, wanted: int) -> list[LeasedLookup]:
-        return self._queue.lease(wanted=wanted, concurrency=self._concurrency) if wanted else []
+        if not wanted or self._is_over():
+            return []
+        may_refresh = time.monotonic() >= self._next_refresh
+        return self._queue.lease(
+            wanted=wanted,
+            concurrency=self._limits.concurrency,
+            refresh_after=self._limits.refresh_after if may_refresh else None,
+        )
 
-    def _count_done(
-        self, in_flight: set[Future[Ending]], lookups: Counter[Ending], *, timeout: float | None
-    ) -> set[Future[Ending]]:
-        """Wait for the first lookup that ends, or for all of them without a timeout; raise what it raised."""
-        if not in_flight:
-            self._stop.wait(timeout or 0)
-            return set()
-        done, _ = wait(in_flight, timeout, ALL_COMPLETED if timeout is None else FIRST_COMPLETED)
-        lookups.update(future.result() for future in done)
-        return done
+    def _work(self, lookup: LeasedLookup) -> None:
+        """Look up a coin, and then whatever is due, until nothing is."""
+        due = [lookup]
+        while due:
+            ending = self._look_up(due[0])
+            self._count(**{ending: 1})
+            due = self._lease(1)
 
-    def _look_up(self, lookup: LeasedLookup, *, deadline: float) -> Ending:
+    def _look_up(self, lookup: LeasedLookup) -> Ending:
         """Follow a coin's pages to the last, each with a permit of its own, and record what they say."""
         coin_id, page = lookup.coin_id, lookup.next_page
         exchanges = set(lookup.exchanges_so_far)
         while True:
-            if not self._budget.wait_for_permit(deadline=deadline, stop=self._stop):
-                self._queue.release(coin_id)
-                return Ending.HANDED_BACK
-            self._count(calls=1)
             try:
-                answer = self._client.fetch_tickers(coin_id, page=page)
+                answer = self._ask(lookup, page=page)
             except RateLimitedError as error:
                 self._log.warning("%s: %s; every call waits, and the coin loses nothing", coin_id, error)
                 self._count(rate_limited=1)
                 self._budget.pause_for_rate_limit(retry_after=error.retry_after)
                 continue
             except AccessRefusedError as error:
-                self._queue.release(coin_id)
                 self._budget.pause_for_access(reason=str(error))
+                self._queue.release(coin_id)
                 raise
             except (UnreachableError, BadAnswerError) as error:
                 return self._record_failure(lookup, error)
+            if answer is None:
+                return self._hand_back(lookup)
             self._budget.note_answer(advertised_limit=answer.advertised_limit)
 
-            if answer.page is None and page == 1:
-                self._queue.record_not_found(coin_id, state="unknown", status=404, error="coin not found")
-                return Ending.UNKNOWN
+            if answer.page is None and (page == 1 or lookup.refresh):
+                return self._record_unknown(lookup)
             if answer.page is not None:
                 self._count(skipped_tickers=answer.page.skipped)
                 exchanges.update(answer.page.exchanges)
             last = answer.page is None or answer.page.tickers < PAGE_SIZE
-            if last or page >= self._max_pages:
+            if last or page >= self._limits.max_pages:
                 self._queue.record_found(coin_id, exchanges=exchanges, complete=last)
                 return Ending.FOUND
             self._queue.record_page(coin_id, page=page, exchanges=exchanges)
             page += 1
+
+    def _ask(self, lookup: LeasedLookup, *, page: int) -> Answer | None:
+        """Make one call within the budget; None when the budget has none in time. A refresh waits for none."""
+        deadline = time.monotonic() if lookup.refresh else self._deadline
+        with self._budget.call(deadline=deadline, stop=self._stop) as allowed:
+            if not allowed:
+                return None
+            self._count(calls=1)
+            return self._client.fetch_tickers(lookup.coin_id, page=page)
+
+    def _hand_back(self, lookup: LeasedLookup) -> Ending:
+        """Leave the lookup to the next run: there is no call to be had in this one, or none for a refresh now."""
+        self._queue.release(lookup.coin_id)
+        if lookup.refresh:
+            self._next_refresh = time.monotonic() + LONGEST_SLEEP
+        else:
+            self._stop.set()
+        return Ending.HANDED_BACK
+
+    def _record_unknown(self, lookup: LeasedLookup) -> Ending:
+        coin_id, status, error = lookup.coin_id, HTTPStatus.NOT_FOUND, "coin not found"
+        if lookup.refresh:
+            self._queue.record_failed_attempt(
+                coin_id, attempts_spent=0, backoff=REFRESH_GONE_AGAIN, status=status, error=error
+            )
+            return Ending.RETRIED
+        self._queue.record_not_found(coin_id, state="unknown", status=status, error=error)
+        return Ending.UNKNOWN
 
     def _record_failure(self, lookup: LeasedLookup, error: UnreachableError | BadAnswerError) -> Ending:
         """Count the failure where it belongs: to the coin, or to CoinGecko as a whole."""
@@ -208,17 +272,18 @@ class Drain:
         breaker_open = self._budget.note_failure(
             coin_id=None if unreachable else lookup.coin_id, reason=f"CoinGecko does not answer: {error}"
         )
-        attempts_spent = 0 if unreachable or breaker_open else 1
+        attempts_spent = 0 if unreachable or breaker_open or lookup.refresh else 1
         attempts = lookup.attempts + attempts_spent
         status = error.status if isinstance(error, BadAnswerError) else None
-        self._log.warning("%s: %s (attempt %d of %d)", lookup.coin_id, error, attempts, MAX_ATTEMPTS)
-        if attempts >= MAX_ATTEMPTS:
+        cost = f"attempt {attempts} of {MAX_ATTEMPTS}" if attempts_spent else "this costs the coin no attempt"
+        self._log.warning("%s: %s; %s", lookup.coin_id, error, cost)
+        if attempts_spent and attempts >= MAX_ATTEMPTS:
             self._queue.record_not_found(lookup.coin_id, state="failed", status=status, error=str(error))
             return Ending.FAILED
         self._queue.record_failed_attempt(
             lookup.coin_id,
             attempts_spent=attempts_spent,
-            backoff=backoff_after(attempts),
+            backoff=REFRESH_AGAIN if lookup.refresh else backoff_after(attempts),
             status=status,
             error=str(error),
         )
@@ -229,6 +294,14 @@ class Drain:
     def _count(self, **numbers: int) -> None:
         with self._counting:
             self._counts.update(numbers)
+
+
+def _ended(futures: set[Future[None]]) -> set[Future[None]]:
+    """Return the futures that have ended, or raise what one of them raised."""
+    ended = {future for future in futures if future.done()}
+    for future in ended:
+        future.result()
+    return ended
 
 
 def backoff_after(attempts: int) -> timedelta:

@@ -11,6 +11,7 @@ from psycopg_pool import ConnectionPool
 
 from coin_pipeline.coingecko.client import CoinGeckoClient, key_header_of
 from coin_pipeline.settings import PipelineSettings, read_settings
+from sql import query
 
 POOL_TIMEOUT = 10.0  # seconds to wait for a connection before the database counts as lost
 
@@ -38,20 +39,31 @@ class DatabaseResource(dg.ConfigurableResource[None]):
         ) as pool:
             yield pool
 
-    def read_frame(self, statement: bytes) -> pd.DataFrame:
+    def read_frame(self, statement: bytes, **values: object) -> pd.DataFrame:
         """Return a statement's rows, one column for each of the statement's."""
-        return self.read_frames(statement)[0]
+        return self.read_frames(statement, **values)[0]
 
-    def read_frames(self, *statements: bytes) -> list[pd.DataFrame]:
+    def read_frames(self, *statements: bytes, **values: object) -> list[pd.DataFrame]:
         """Return the rows of each statement, all as of the same moment."""
         with self.connect() as connection:
             connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
             with connection.transaction():
-                cursors = [connection.execute(statement) for statement in statements]
+                cursors = [connection.execute(statement, values) for statement in statements]
             return [
                 pd.DataFrame(cursor.fetchall(), columns=[column.name for column in cursor.description or ()])
                 for cursor in cursors
             ]
+
+    def column_schema(self, relation: str) -> dg.TableSchema:
+        """Return the columns of a table or view as the database describes them."""
+        with self.connect() as connection:
+            columns = connection.execute(query("read_columns"), {"relation": relation}).fetchall()
+        return dg.TableSchema(
+            columns=[
+                dg.TableColumn(name, kind, description, dg.TableColumnConstraints(nullable=not is_required))
+                for name, kind, is_required, description in columns
+            ]
+        )
 
 
 class CoinGeckoResource(dg.ConfigurableResource[None]):
@@ -63,6 +75,7 @@ class CoinGeckoResource(dg.ConfigurableResource[None]):
         calls_per_minute: what all processes may call together; 0 is no limit.
         concurrency: calls at a time, by all processes together.
         max_pages: pages of a hundred tickers to read of one coin.
+        refresh_after_days: age at which an answer is asked for again; 0 is never.
     """
 
     base_url: str
@@ -70,6 +83,7 @@ class CoinGeckoResource(dg.ConfigurableResource[None]):
     calls_per_minute: int
     concurrency: int
     max_pages: int
+    refresh_after_days: int
 
     @classmethod
     def from_settings(cls, settings: PipelineSettings) -> Self:
@@ -80,6 +94,7 @@ class CoinGeckoResource(dg.ConfigurableResource[None]):
             calls_per_minute=settings.calls_per_minute,
             concurrency=settings.coingecko_concurrency,
             max_pages=settings.coingecko_max_pages,
+            refresh_after_days=settings.coins_refresh_after_days,
         )
 
     def create_client(self) -> CoinGeckoClient:

@@ -1,6 +1,7 @@
 """The pipeline's settings, read once from environment variables of the same names."""
 
 import sys
+from datetime import timedelta
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, HttpUrl, SecretStr, ValidationError, model_validator
@@ -31,6 +32,9 @@ class PipelineSettings(BaseSettings):
     coingecko_concurrency: Annotated[int, Field(ge=1, le=64)] = 4
     coingecko_max_pages: Annotated[int, Field(ge=1)] = 30
     lookup_runs: Annotated[int, Field(ge=1, le=16)] = 1
+    retention_days: Annotated[int, Field(ge=1, le=10_000)] = 30
+    alert_webhook_url: SecretStr | None = None
+    coins_refresh_after_days: Annotated[int, Field(ge=0, le=10_000)] = 7
 
     @model_validator(mode="after")
     def _plan_needs_its_key(self) -> Self:
@@ -54,6 +58,11 @@ class PipelineSettings(BaseSettings):
         if self.coingecko_calls_per_minute is None:
             return DEFAULT_CALLS_PER_MINUTE[self.plan]
         return self.coingecko_calls_per_minute
+
+    @property
+    def refresh_after(self) -> timedelta | None:
+        """How old an answer may grow before it is asked for again; None is never."""
+        return timedelta(days=self.coins_refresh_after_days) if self.coins_refresh_after_days else None
 
 
 def read_settings() -> PipelineSettings:

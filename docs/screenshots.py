@@ -1,4 +1,4 @@
-"""Take the pictures in docs/ from a running Dagster UI: `.venv/bin/python docs/screenshots.py`.
+"""Take the pictures in docs/ from a running Dagster UI: `make screenshots`.
 
 Needs a Chromium: Debian's package `chromium`, or another whose path CHROMIUM names.
 """

@@ -1,26 +1,38 @@
 """Serve the receiver until SIGTERM: `python -m receiver`."""
 
+import os
+import tempfile
+
 from granian import Granian
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces, Loops
 
 from receiver.settings import read_settings
+from receiver.stopping import ignore_stopping_signal, stop_after_drain
 
 
 def main() -> None:
     """Check the settings, then let Granian serve the application."""
     settings = read_settings()
-    Granian(
-        "receiver.app:create_app",
+    ignore_stopping_signal()
+    server = Granian(
+        "receiver.worker:create_gateway",
         factory=True,
-        interface=Interfaces.WSGI,
+        interface=Interfaces.RSGI,
+        loop=Loops.uvloop,
+        http=HTTPModes.http1,
         address=settings.receiver_host,
         port=settings.receiver_port,
         workers=settings.receiver_workers,
-        blocking_threads=settings.receiver_threads,
         respawn_failed_workers=True,
         workers_kill_timeout=5,
         websockets=False,
-    ).serve()
+    )
+    server.on_startup(lambda: stop_after_drain(settings.receiver_drain_seconds))
+    with tempfile.TemporaryDirectory(prefix="receiver-metrics-") as directory:
+        if settings.receiver_workers > 1:
+            # Where the worker processes keep their metrics, for any of them to show them all.
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+        server.serve()
 
 
 if __name__ == "__main__":

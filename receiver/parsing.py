@@ -3,10 +3,11 @@
 import codecs
 import csv
 import io
+import itertools
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -92,7 +93,9 @@ def _decode(body: bytes, *, charset: str) -> str:
 
 def _items_of_json(text: str) -> list[object]:
     try:
-        document = json.loads(text, object_pairs_hook=_object_of, parse_constant=_no_constant)
+        document = json.loads(
+            text, object_pairs_hook=_object_of, parse_constant=_no_constant, parse_int=_Number, parse_float=_Number
+        )
     except RecursionError as error:
         raise ProblemError(HTTPStatus.BAD_REQUEST, "The body is nested too deeply.") from error
     except ValueError as error:
@@ -102,6 +105,13 @@ def _items_of_json(text: str) -> list[object]:
             HTTPStatus.UNPROCESSABLE_ENTITY, 'Send an object with a list of ids: {"coins": ["bitcoin"]}.'
         )
     return list(document["coins"])
+
+
+@dataclass(frozen=True)
+class _Number:
+    """A JSON number, which is no id whatever its value; kept as sent, since Python cannot hold every one."""
+
+    text: str
 
 
 def _object_of(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -126,6 +136,8 @@ def _items_of_csv(text: str) -> list[object]:
     header = [name.strip().lower() for name in rows[0]] if rows else []
     if "coins" not in header:
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "The first line must name a column coins.")
+    if header.count("coins") > 1:
+        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "The first line names the column coins twice.")
     column = header.index("coins")
     return [row[column] if column < len(row) else "" for row in rows[1:]]
 
@@ -163,6 +175,26 @@ def _reason_to_reject(coin_id: object) -> str | None:
 
 
 def _storable_text(item: object) -> str:
-    text = item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
-    shortened = text[:MAX_REJECTED_VALUE_LENGTH]
+    pieces = iter([item]) if isinstance(item, str) else _json_pieces(item)
+    shortened = "".join(itertools.islice(itertools.chain.from_iterable(pieces), MAX_REJECTED_VALUE_LENGTH))
     return _UNSTORABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", shortened)
+
+
+def _json_pieces(item: object) -> Iterator[str]:
+    """Yield the JSON text of a parsed value, no further into it than it is asked for."""
+    if isinstance(item, _Number):
+        yield item.text
+    elif isinstance(item, list):
+        yield "["
+        for place, each in enumerate(item):
+            yield ", " if place else ""
+            yield from _json_pieces(each)
+        yield "]"
+    elif isinstance(item, dict):
+        yield "{"
+        for place, (name, each) in enumerate(item.items()):
+            yield f"{', ' if place else ''}{json.dumps(name, ensure_ascii=False)}: "
+            yield from _json_pieces(each)
+        yield "}"
+    else:
+        yield json.dumps(item, ensure_ascii=False)

@@ -1,14 +1,17 @@
 """Every error as RFC 9457 `application/problem+json`, in one shape."""
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 import flask
 import psycopg
-import psycopg_pool
 from werkzeug.exceptions import HTTPException
 
+PROBLEM_TYPE = "application/problem+json"
 RETRY_AFTER_OUTAGE = 1  # seconds
+
 
 log = logging.getLogger("receiver")
 
@@ -19,23 +22,31 @@ class ProblemError(Exception):
     Attributes:
         status: the HTTP status.
         detail: what is wrong and what to do about it.
+        headers: of the answer.
         members: further members of the problem object.
     """
 
-    def __init__(self, status: HTTPStatus, detail: str, **members: object) -> None:
+    def __init__(
+        self, status: HTTPStatus, detail: str, *, headers: Mapping[str, str] | None = None, **members: object
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.headers = dict(headers or {})
+        if status is HTTPStatus.SERVICE_UNAVAILABLE:
+            self.headers["Retry-After"] = str(RETRY_AFTER_OUTAGE)
         self.members = members
 
 
-def problem_response(status: HTTPStatus, detail: str, **members: object) -> flask.Response:
-    """Build the one shape that every error has."""
-    problem = {"type": "about:blank", "title": status.phrase, "status": status, "detail": detail, **members}
-    response = flask.jsonify(problem)
-    response.status_code = status
-    response.mimetype = "application/problem+json"
-    return response
+def problem_of(error: ProblemError) -> dict[str, Any]:
+    """Return the one shape that every error has."""
+    return {
+        "type": "about:blank",
+        "title": error.status.phrase,
+        "status": error.status,
+        "detail": error.detail,
+        **error.members,
+    }
 
 
 def register_problem_handlers(app: flask.Flask) -> None:
@@ -43,34 +54,29 @@ def register_problem_handlers(app: flask.Flask) -> None:
 
     @app.errorhandler(ProblemError)
     def _problem(error: ProblemError) -> flask.Response:
-        return problem_response(error.status, error.detail, **error.members)
+        response = flask.jsonify(problem_of(error))
+        response.status_code = error.status
+        response.mimetype = PROBLEM_TYPE
+        response.headers.update(error.headers)
+        return response
 
     @app.errorhandler(HTTPException)
     def _http_exception(error: HTTPException) -> flask.Response:
         status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
         detail = error.description or status.description
-        if status is HTTPStatus.TOO_MANY_REQUESTS:
-            detail = f"The limit is {error.description}; wait as long as Retry-After says."
-        elif status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            detail = f"A body may have {app.config['MAX_CONTENT_LENGTH']} bytes; send the ids in several requests."
-        response = problem_response(status, detail)
-        response.headers.extend(
-            (name, value) for name, value in error.get_headers() if name.lower() in {"allow", "retry-after"}
-        )
-        return response
+        headers = {name: value for name, value in error.get_headers() if name == "Allow"}
+        return _problem(ProblemError(status, detail, headers=headers))
 
     @app.errorhandler(psycopg.OperationalError)
-    @app.errorhandler(psycopg_pool.PoolTimeout)
-    def _database_away(error: Exception) -> flask.Response:
-        log.error("the database cannot be reached: %s", error)
-        response = problem_response(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "The database cannot be reached, so nothing was accepted; try again.",
+    def _database_away(error: psycopg.OperationalError) -> flask.Response:
+        log.error("the database cannot be used: %s", str(error).strip())
+        return _problem(
+            ProblemError(
+                HTTPStatus.SERVICE_UNAVAILABLE, "The database cannot be used, so nothing was accepted; try again."
+            )
         )
-        response.headers["Retry-After"] = str(RETRY_AFTER_OUTAGE)
-        return response
 
     @app.errorhandler(Exception)
     def _unexpected(error: Exception) -> flask.Response:
         log.error("a request failed unexpectedly", exc_info=error)
-        return problem_response(HTTPStatus.INTERNAL_SERVER_ERROR, "The receiver failed; nothing was accepted.")
+        return _problem(ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "The receiver failed; nothing was accepted."))

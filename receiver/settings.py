@@ -1,11 +1,14 @@
 """The receiver's settings, read once from environment variables of the same names."""
 
+import re
 import sys
 from typing import Annotated, Self
 
 from limits import parse_many
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+KEY_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class ReceiverSettings(BaseSettings):
@@ -17,9 +20,13 @@ class ReceiverSettings(BaseSettings):
     receiver_host: str = "127.0.0.1"
     receiver_port: Annotated[int, Field(ge=1, le=65535)] = 5004
     receiver_workers: Annotated[int, Field(ge=1, le=64)] = 1
-    receiver_threads: Annotated[int, Field(ge=1, le=256)] = 16
+    receiver_threads: Annotated[int, Field(ge=1, le=256)] = 32
     receiver_rate_limit: str = "600/minute"
     ratelimit_storage_uri: str = "memory://"
+    receiver_api_keys: Annotated[dict[str, str], NoDecode, Field(repr=False)] = {}
+    receiver_trusted_proxies: Annotated[int, Field(ge=0, le=16)] = 0
+    receiver_body_seconds: Annotated[float, Field(gt=0, le=600)] = 30
+    receiver_drain_seconds: Annotated[float, Field(ge=0, le=60)] = 0.5
     receiver_max_bytes: Annotated[int, Field(ge=1)] = 2**20
     receiver_max_coins: Annotated[int, Field(ge=1)] = 10_000
 
@@ -31,6 +38,19 @@ class ReceiverSettings(BaseSettings):
         except ValueError as error:
             raise ValueError(f"{value!r} is not a rate such as 600/minute") from error
         return value
+
+    @field_validator("receiver_api_keys", mode="before")
+    @classmethod
+    def _are_keys(cls, value: str | dict[str, str]) -> dict[str, str]:
+        if isinstance(value, dict):
+            return value
+        pairs = [pair.strip().partition(":")[::2] for pair in value.split(",") if pair.strip()]
+        if not all(KEY_NAME.fullmatch(name) and key for name, key in pairs):
+            raise ValueError("give keys as name:key,name:key; a name has letters, digits, - and _")
+        keys = dict(pairs)
+        if len(keys) < len(pairs) or len(set(keys.values())) < len(pairs):
+            raise ValueError("two keys are the same, or have the same name")
+        return keys
 
     @model_validator(mode="after")
     def _workers_share_their_counts(self) -> Self:

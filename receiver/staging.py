@@ -1,71 +1,99 @@
-"""What the receiver asks of PostgreSQL: land a submission, read one back."""
+"""What the receiver asks of PostgreSQL: land submissions, read back what became of them."""
 
-import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from psycopg.rows import dict_row
-from psycopg_pool import ConnectionPool
-
+from receiver.connections import Connections
 from receiver.parsing import ParsedCoins
-from sql import query, schema_version
+from sql import schema_version
 
 MAX_BIGINT = 2**63 - 1
 
-# A client is told 503 within two seconds: this long for a connection from the pool, the rest to answer.
-POOL_TIMEOUT = 1.5  # seconds
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """An accepted POST.
+
+    Attributes:
+        client: key name or address.
+        content_type: as sent.
+        idempotency_key: as sent, or None.
+        body_sha256: digest of the body.
+        coins: the ids in it.
+    """
+
+    client: str
+    content_type: str
+    idempotency_key: str | None
+    body_sha256: bytes
+    coins: ParsedCoins
 
 
 class Staging:
-    """The staging tables, over a pool of connections in autocommit: one statement is one durable commit."""
+    """The staging tables, and the final table to read from."""
 
-    def __init__(self, database_url: str, *, connections: int) -> None:
-        """Begin to open the pool; the database need not be there yet."""
-        self._pool = ConnectionPool(
-            database_url,
-            min_size=min(4, connections),
-            max_size=connections,
-            timeout=POOL_TIMEOUT,
-            check=ConnectionPool.check_connection,
-            kwargs={"autocommit": True, "connect_timeout": 2},
-            open=True,
-        )
+    def __init__(self, connections: Connections) -> None:
+        """Work over these connections."""
+        self._connections = connections
 
-    def close(self) -> None:
-        """Close every connection."""
-        self._pool.close()
-
-    def stage(self, coins: ParsedCoins, *, client: str, content_type: str, body: bytes) -> int:
-        """Land a submission, and return its number after the commit.
+    def stage(self, submissions: Sequence[Submission]) -> list[int]:
+        """Land submissions, all or none, and return their numbers after the commit.
 
         Raises:
-            psycopg.OperationalError, psycopg_pool.PoolTimeout: the database is away; nothing was landed.
+            psycopg.errors.UniqueViolation: an idempotency key was used before by the same client.
+            psycopg.OperationalError: the database is away; nothing was landed.
         """
-        with self._pool.connection() as connection:
-            cursor = connection.execute(
-                query("stage_submission"),
-                {
-                    "client": client,
-                    "content_type": content_type,
-                    "body_sha256": hashlib.sha256(body).digest(),
-                    "duplicates": coins.duplicates,
-                    "coin_ids": list(coins.accepted.keys()),
-                    "positions": list(coins.accepted.values()),
-                    "rejected_positions": [coin.position for coin in coins.rejected],
-                    "rejected_values": [coin.value for coin in coins.rejected],
-                    "rejected_reasons": [coin.reason for coin in coins.rejected],
-                },
-            )
-            return int(cursor.fetchall()[0][0])
+        coins = [
+            (place, coin_id, position)
+            for place, submission in enumerate(submissions, start=1)
+            for coin_id, position in submission.coins.accepted.items()
+        ]
+        rejected = [
+            (place, coin) for place, submission in enumerate(submissions, start=1) for coin in submission.coins.rejected
+        ]
+        rows = self._connections.fetch(
+            "stage_submissions",
+            {
+                "clients": [submission.client for submission in submissions],
+                "content_types": [submission.content_type for submission in submissions],
+                "idempotency_keys": [submission.idempotency_key for submission in submissions],
+                "body_sha256s": [submission.body_sha256 for submission in submissions],
+                "duplicates": [submission.coins.duplicates for submission in submissions],
+                "coin_places": [place for place, _, _ in coins],
+                "coin_ids": [coin_id for _, coin_id, _ in coins],
+                "coin_positions": [position for _, _, position in coins],
+                "rejected_places": [place for place, _ in rejected],
+                "rejected_positions": [coin.position for _, coin in rejected],
+                "rejected_values": [coin.value for _, coin in rejected],
+                "rejected_reasons": [coin.reason for _, coin in rejected],
+            },
+        )
+        return [int(row[0]) for row in rows]
+
+    def find_submission(self, *, client: str, idempotency_key: str) -> dict[str, Any] | None:
+        """Return the submission that a client made with a key, as it was first answered; None when there is none."""
+        return self._connections.fetch_one("find_submission", {"client": client, "idempotency_key": idempotency_key})
 
     def read_submission(self, submission: int) -> dict[str, Any] | None:
         """Return a submission with its ids and their outcomes; None when there is none of that number."""
-        if submission > MAX_BIGINT:
-            return None
-        with self._pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(query("read_submission"), {"submission": submission}).fetchone()
+        return self._connections.fetch_one("read_submission", {"submission": submission})
+
+    def find_coin(self, coin_id: str) -> dict[str, Any] | None:
+        """Return a coin of the final table; None when it is not there."""
+        return None if "\0" in coin_id else self._connections.fetch_one("find_coin", {"coin_id": coin_id})
+
+    def list_coins(self, *, exchange: str | None, after: int, limit: int) -> list[dict[str, Any]]:
+        """Return up to `limit` coins in the order of `task_run`, beginning after one, on one exchange or on any."""
+        if exchange is None:
+            return self._connections.fetch_all("list_coins", {"after": after, "limit": limit})
+        if "\0" in exchange:
+            return []
+        return self._connections.fetch_all(
+            "list_coins_on_exchange", {"exchange": exchange, "after": after, "limit": limit}
+        )
 
     def is_migrated(self) -> bool:
         """Tell whether the schema is at least at the version that this code needs."""
-        with self._pool.connection() as connection:
-            row = connection.execute(query("read_schema_version")).fetchone()
-        return row is not None and str(row[0]) >= schema_version()
+        rows = self._connections.fetch("read_schema_version")
+        return bool(rows) and str(rows[0][0]) >= schema_version()

@@ -6,13 +6,16 @@ import sys
 from pathlib import Path
 
 import click
+import psycopg
 import requests
 from rich.console import Console
 
+from sql import query
 from stack.demo import run_demo
 from stack.errors import StackError
 from stack.home import home_at
 from stack.spew import print_report, spew, tasks_of
+from stack.standin.faults import FAULTS, is_fault
 from stack.standin.server import StandIn, create_server
 from stack.status import print_status
 from stack.up import Ports, free_port, run_stack
@@ -81,9 +84,28 @@ def spew_command(
 @click.option("--window", type=float, default=60, help="The window in seconds.")
 @click.option("--latency-ms", type=click.IntRange(0), default=150)
 @click.option("--coins", "coin_count", type=click.IntRange(0), default=10_000, help="How many coins it knows.")
-def standin(host: str, port: int, calls_per_minute: int, window: float, latency_ms: int, coin_count: int) -> None:
-    """Serve the CoinGecko stand-in alone."""
+@click.option("--fault", metavar="NAME", help="Answer everything about a coin like the id standin-NAME.")
+@click.option("--advertise", type=click.IntRange(1), help="A limit to send as x-ratelimit-limit.")
+def standin(
+    *,
+    host: str,
+    port: int,
+    calls_per_minute: int,
+    window: float,
+    latency_ms: int,
+    coin_count: int,
+    fault: str | None,
+    advertise: int | None,
+) -> None:
+    """Serve the CoinGecko stand-in alone.
+
+    Some ids always give a bad answer: standin-status-503, standin-429-html, standin-redirect, standin-stall ...
+    """
+    if fault is not None and not is_fault(fault):
+        raise StackError(f"There is no fault {fault!r}: give status- and an HTTP status, or one of {', '.join(FAULTS)}")
     state = StandIn(
+        fault=fault,
+        advertised_limit=advertise,
         calls_per_window=calls_per_minute,
         window_seconds=window,
         latency_seconds=latency_ms / 1000,
@@ -107,6 +129,26 @@ def psql(arguments: tuple[str, ...]) -> None:
 def status(home: Path | None) -> None:
     """Say what is pending, what is done, what waits for what, and which processes run."""
     print_status(home_at(home).read_state(), console=Console())
+
+
+@coins.command()
+@home_option
+@click.option("--state", type=click.Choice(["failed", "unknown"]), default="failed", help="Which lookups.")
+@click.argument("coin_ids", metavar="[ID ...]", nargs=-1)
+def requeue(home: Path | None, state: str, coin_ids: tuple[str, ...]) -> None:
+    """Bring dead letters back: look ids up again that failed, or that were unknown; all of them without an ID."""
+    database_url = home_at(home).read_state()["database_url"]
+    try:
+        with psycopg.connect(database_url, connect_timeout=3) as connection:
+            values = {"state": state, "coin_ids": list(coin_ids) or None}
+            requeued = [coin_id for (coin_id,) in connection.execute(query("requeue_lookups"), values)]
+    except psycopg.OperationalError as error:
+        raise StackError(f"The database does not answer: {error}") from error
+    for coin_id in requeued:
+        click.echo(coin_id)
+    click.echo(f"{len(requeued)} requeued", err=True)
+    for coin_id in sorted(set(coin_ids) - set(requeued)):
+        click.echo(f"{coin_id} is not {state}", err=True)
 
 
 def _listed_coin_ids() -> list[str]:

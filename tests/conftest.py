@@ -55,7 +55,7 @@ def connection(database_url: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(
             "TRUNCATE submissions, staged_coins, rejected_coins, coin_lookups, coins, lookup_runs, api_calls,"
-            " rate_budget RESTART IDENTITY"
+            " rate_budget, coin_catalog, coin_listing_changes, alerts RESTART IDENTITY"
         )
         connection.execute("INSERT INTO rate_budget DEFAULT VALUES")
         yield connection
@@ -92,15 +92,19 @@ def start_standin() -> Iterator[Callable[[StandIn], RunningStandIn]]:
 
 def stage(connection: psycopg.Connection, *coin_ids: str, client: str = "test") -> int:
     """Stage ids as one submission, as the receiver does, and return its number."""
+    places = [1] * len(coin_ids)
     cursor = connection.execute(
-        query("stage_submission"),
+        query("stage_submissions"),
         {
-            "client": client,
-            "content_type": "application/json",
-            "body_sha256": b"",
-            "duplicates": 0,
+            "clients": [client],
+            "content_types": ["application/json"],
+            "idempotency_keys": [None],
+            "body_sha256s": [b""],
+            "duplicates": [0],
+            "coin_places": places,
             "coin_ids": list(coin_ids),
-            "positions": list(range(len(coin_ids))),
+            "coin_positions": list(range(len(coin_ids))),
+            "rejected_places": [],
             "rejected_positions": [],
             "rejected_values": [],
             "rejected_reasons": [],

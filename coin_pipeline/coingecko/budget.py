@@ -4,10 +4,14 @@ import random
 import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 from psycopg_pool import ConnectionPool
 
+from coin_pipeline.coingecko.errors import UnreachableError
 from sql import query
 
 PROBE_EVERY = timedelta(seconds=30)  # while the breaker is open
@@ -28,27 +32,31 @@ class RateBudget:
         """
         self._pool = pool
         self._window_seconds = window_seconds
-        with pool.connection() as connection:
-            connection.execute(query("set_budget"), {"calls_per_minute": calls_per_minute})
+        self._execute("set_budget", calls_per_minute=calls_per_minute)
 
-    def wait_for_permit(self, *, deadline: float, stop: threading.Event) -> bool:
-        """Wait until one call may be made, and count it.
+    @contextmanager
+    def call(self, *, deadline: float, stop: threading.Event) -> Iterator[bool]:
+        """Wait until one call may be made, and count it; the call is over when the block is.
+
+        A call that never reached CoinGecko, which the block tells by an `UnreachableError`, is not counted.
 
         Args:
             deadline: on `time.monotonic`; a wait that cannot end before it is not begun.
             stop: set when the wait has become pointless.
 
-        Returns:
-            True for a permit, False when there can be none before the deadline.
+        Yields:
+            True when the call may be made, False when it may not before the deadline.
         """
-        while not stop.is_set():
-            wait = self._ask()
-            if wait == 0:
-                return True
-            if time.monotonic() + wait > deadline:
-                return False
-            stop.wait(min(wait, LONGEST_SLEEP))
-        return False
+        call_id = self._wait_for_permit(deadline=deadline, stop=stop)
+        settle = "end_call"
+        try:
+            yield call_id is not None
+        except UnreachableError:
+            settle = "forget_call"
+            raise
+        finally:
+            if call_id is not None:
+                self._execute(settle, call_id=call_id, window_seconds=self._window_seconds)
 
     def pause_for_rate_limit(self, *, retry_after: float) -> None:
         """Stop every call for as long as a 429 asked, and a little longer, so that not all come at once."""
@@ -61,34 +69,38 @@ class RateBudget:
 
     def note_answer(self, *, advertised_limit: int | None) -> None:
         """Note that CoinGecko answers: the breaker closes, and a lower advertised limit holds from now on."""
-        with self._pool.connection() as connection:
-            connection.execute(query("note_answer"), {"advertised_limit": advertised_limit})
+        self._execute("note_answer", advertised_limit=advertised_limit)
 
     def note_failure(self, *, coin_id: str | None, reason: str) -> bool:
-        """Count a failure in a row and return whether the breaker is open now.
+        """Count a failure in a row and return whether the breaker is open now, which pauses every call.
 
         Args:
             coin_id: failures of one id count once; None for a failure that no id can be blamed for.
             reason: shown as the reason of the pause.
         """
-        with self._pool.connection() as connection:
-            cursor = connection.execute(
-                query("note_failure"),
-                {"failure": coin_id or str(uuid.uuid4()), "pause": PROBE_EVERY, "reason": reason},
-            )
-            return bool(cursor.fetchall()[0][0])
+        ((breaker_open,),) = self._execute("note_failure", failure=coin_id or str(uuid.uuid4()))
+        if breaker_open:
+            self._pause(PROBE_EVERY, cause="outage", reason=reason)
+        return bool(breaker_open)
 
-    def _ask(self) -> float:
-        with self._pool.connection() as connection:
-            cursor = connection.execute(
-                query("take_permit"),
-                {
-                    "window_seconds": self._window_seconds,
-                    "probe_every_seconds": PROBE_EVERY.total_seconds(),
-                },
+    def _wait_for_permit(self, *, deadline: float, stop: threading.Event) -> int | None:
+        while not stop.is_set():
+            ((call_id, wait),) = self._execute(
+                "take_permit",
+                window_seconds=self._window_seconds,
+                probe_every_seconds=PROBE_EVERY.total_seconds(),
             )
-            return float(cursor.fetchall()[0][0])
+            if call_id is not None:
+                return int(call_id)
+            if time.monotonic() + wait > deadline:
+                return None
+            stop.wait(min(wait, LONGEST_SLEEP))
+        return None
 
     def _pause(self, pause: timedelta, *, cause: str, reason: str) -> None:
+        self._execute("pause_calls", pause=pause, cause=cause, reason=reason)
+
+    def _execute(self, name: str, **values: Any) -> list[tuple[Any, ...]]:  # noqa: ANN401 (what psycopg adapts)
         with self._pool.connection() as connection:
-            connection.execute(query("pause_calls"), {"pause": pause, "cause": cause, "reason": reason})
+            cursor = connection.execute(query(name), values)
+            return cursor.fetchall() if cursor.description else []

@@ -10,7 +10,6 @@ from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
 from urllib.parse import quote
 
-import pandas as pd
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
@@ -24,16 +23,30 @@ from coin_pipeline.coingecko.errors import (
 
 PAGE_SIZE = 100  # tickers a page, fixed by CoinGecko
 
-CONNECT_TIMEOUT = 5.0  # seconds
-READ_TIMEOUT = 10.0  # seconds without a byte
-ANSWER_TIMEOUT = 30.0  # seconds for a whole answer; with the timeouts above, within the lease of a lookup
-MAX_ANSWER_BYTES = 5 * 2**20  # a real page is about 60 KiB
+MAX_ANSWER_BYTES = 5 * 2**20  # a real page of tickers is about 60 KiB, the list of all coins 1.5 MiB
 
 DEFAULT_RETRY_AFTER = 60.0  # seconds: the rate limit's window
 MAX_RETRY_AFTER = 300.0  # seconds
 
+LONGEST_LIMIT = 9  # digits of x-ratelimit-limit that are believed
+
 PRO_KEY_HEADER = "x-cg-pro-api-key"
 DEMO_KEY_HEADER = "x-cg-demo-api-key"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeouts:
+    """How long to wait for CoinGecko, in seconds.
+
+    Attributes:
+        connect: for a connection.
+        read: without a byte.
+        answer: for the whole of an answer's body.
+    """
+
+    connect: float = 5.0
+    read: float = 10.0
+    answer: float = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,15 +84,24 @@ class CoinGeckoClient:
     header only, so that no URL, log or exception can show it.
     """
 
-    def __init__(self, *, base_url: str, key_header: Mapping[str, str] | None = None, connections: int = 4) -> None:
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        key_header: Mapping[str, str] | None = None,
+        connections: int = 4,
+        timeouts: Timeouts | None = None,
+    ) -> None:
         """Prepare the session.
 
         Args:
             base_url: the API's root, such as `https://api.coingecko.com/api/v3`.
             key_header: the header that carries the API key, from `key_header_of`.
             connections: how many connections to keep open, one for each call made at a time.
+            timeouts: other than the usual ones only where time is short.
         """
         self._base_url = base_url.rstrip("/")
+        self._timeouts = timeouts or Timeouts()
         self._session = requests.Session()
         self._session.headers.update({"accept": "application/json", **(key_header or {})})
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -102,18 +124,33 @@ class CoinGeckoClient:
         if coin_id in {".", ".."}:
             # RFC 3986 gives these a meaning in every path, encoded or not: no coin can have such an id.
             return Answer(page=None)
-        url = f"{self._base_url}/coins/{quote(coin_id, safe='')}/tickers"
+        body, advertised_limit = self._get(f"/coins/{quote(coin_id, safe='')}/tickers", page=page)
+        return Answer(
+            page=None if body is None else page_of(_tickers_in(body)),
+            advertised_limit=advertised_limit,
+        )
+
+    def fetch_coin_ids(self) -> list[str]:
+        """Ask for the ids of all active coins; raises what `fetch_tickers` does."""
+        body, _ = self._get("/coins/list")
+        if body is None:
+            raise BadAnswerError("CoinGecko has no list of coins", status=HTTPStatus.NOT_FOUND)
+        return _coin_ids_in(body)
+
+    def _get(self, path: str, **parameters: int) -> tuple[bytes | None, int | None]:
+        """Make one request and return the body, None for a 404, and the limit that was advertised with it."""
         try:
             with self._session.get(
-                url,
-                params={"page": page},
-                timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
+                f"{self._base_url}{path}",
+                params=parameters,
+                timeout=(self._timeouts.connect, self._timeouts.read),
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                return _answer_of(response)
-        except requests.ReadTimeout as error:
-            raise BadAnswerError(f"no answer within {READ_TIMEOUT:.0f} s", status=None) from error
+                body = _body_of(response, timeout=self._timeouts.answer)
+                return body, _advertised_limit(response.headers)
+        except requests.Timeout as error:
+            raise BadAnswerError(f"timed out: {_root_cause(error)}", status=None) from error
         except requests.ConnectionError as error:
             if _never_connected(error):
                 raise UnreachableError(f"cannot connect to {self._base_url}: {_root_cause(error)}") from error
@@ -137,11 +174,11 @@ def page_of(tickers: list[object]) -> TickersPage:
     Args:
         tickers: objects like `{"market": {"identifier": "binance"}, …}`; what has no such text is skipped.
     """
-    identifiers = pd.Series([_exchange_of(ticker) for ticker in tickers], dtype="string")
+    exchanges = [_exchange_of(ticker) for ticker in tickers]
     return TickersPage(
-        exchanges=sorted(identifiers.dropna().unique()),
+        exchanges=sorted({exchange for exchange in exchanges if exchange is not None}),
         tickers=len(tickers),
-        skipped=int(identifiers.isna().sum()),
+        skipped=exchanges.count(None),
     )
 
 
@@ -164,13 +201,13 @@ def retry_after_of(headers: Mapping[str, str], *, now: datetime) -> float:
     return min(max(seconds, 1.0), MAX_RETRY_AFTER)
 
 
-def _answer_of(response: requests.Response) -> Answer:
+def _body_of(response: requests.Response, *, timeout: float) -> bytes | None:
+    """Return the body of a 200, None for a 404, and raise for every other status; only the status decides."""
     status = response.status_code
     if status == HTTPStatus.OK:
-        page = page_of(_tickers_in(_read_body(response)))
-        return Answer(page=page, advertised_limit=_advertised_limit(response.headers))
+        return _read_body(response, timeout=timeout)
     if status == HTTPStatus.NOT_FOUND:
-        return Answer(page=None, advertised_limit=_advertised_limit(response.headers))
+        return None
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         raise RateLimitedError(retry_after=retry_after_of(response.headers, now=datetime.now(UTC)))
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
@@ -178,27 +215,40 @@ def _answer_of(response: requests.Response) -> Answer:
     raise BadAnswerError(f"CoinGecko answered {status} {response.reason}", status=status)
 
 
-def _read_body(response: requests.Response) -> bytes:
+def _read_body(response: requests.Response, *, timeout: float) -> bytes:
     """Read a body of bounded size in bounded time: each read returns what has arrived, however little."""
-    deadline = time.monotonic() + ANSWER_TIMEOUT
+    deadline = time.monotonic() + timeout
     body = bytearray()
     while chunk := response.raw.read1(2**16, decode_content=True):
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
             raise BadAnswerError(f"an answer of over {MAX_ANSWER_BYTES} bytes", status=response.status_code)
         if time.monotonic() > deadline:
-            raise BadAnswerError(f"an answer slower than {ANSWER_TIMEOUT:.0f} s", status=response.status_code)
+            raise BadAnswerError(f"an answer slower than {timeout:.0f} s", status=response.status_code)
     return bytes(body)
 
 
 def _tickers_in(body: bytes) -> list[object]:
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise BadAnswerError("the answer is not JSON", status=HTTPStatus.OK) from error
+    answer = _json_in(body)
     if not isinstance(answer, dict) or not isinstance(answer.get("tickers"), list):
         raise BadAnswerError("the answer has no list of tickers", status=HTTPStatus.OK)
     return list(answer["tickers"])
+
+
+def _coin_ids_in(body: bytes) -> list[str]:
+    answer = _json_in(body)
+    coins = answer if isinstance(answer, list) else []
+    coin_ids = [coin["id"] for coin in coins if isinstance(coin, dict) and isinstance(coin.get("id"), str)]
+    if not coin_ids:
+        raise BadAnswerError("the answer is not a list of coins", status=HTTPStatus.OK)
+    return [coin_id for coin_id in coin_ids if _storable(coin_id)]
+
+
+def _json_in(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadAnswerError("the answer is not JSON", status=HTTPStatus.OK) from error
 
 
 def _exchange_of(ticker: object) -> str | None:
@@ -214,7 +264,7 @@ def _storable(text: str) -> bool:
 
 def _advertised_limit(headers: Mapping[str, str]) -> int | None:
     limit = headers.get("x-ratelimit-limit", "").strip()
-    return int(limit) if limit.isdecimal() and 0 < int(limit) < 2**31 else None
+    return int(limit) or None if limit.isdecimal() and len(limit) <= LONGEST_LIMIT else None
 
 
 def _http_date(text: str) -> datetime | None:
@@ -233,7 +283,7 @@ def _reset_time(text: str) -> datetime | None:
 
 
 def _never_connected(error: requests.ConnectionError) -> bool:
-    if isinstance(error, requests.ConnectTimeout | requests.exceptions.ProxyError | requests.exceptions.SSLError):
+    if isinstance(error, requests.exceptions.ProxyError | requests.exceptions.SSLError):
         return True
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     return isinstance(reason, urllib3.exceptions.NewConnectionError)

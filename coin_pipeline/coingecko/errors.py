@@ -28,7 +28,7 @@ class AccessRefusedError(CoinGeckoError):
 
 
 class UnreachableError(CoinGeckoError):
-    """No connection to CoinGecko could be made, so nothing was asked about the coin."""
+    """A connection to CoinGecko was refused, so nothing was asked about the coin."""
 
 
 class BadAnswerError(CoinGeckoError):

@@ -1,26 +1,101 @@
--- Lease due lookups, oldest first, as many as keep all processes together within the concurrency.
--- An interrupted lookup goes on at its next page, unless it has waited so long that pages have shifted.
-WITH due AS (
-    SELECT coin_id FROM coin_lookups
-    WHERE
-        state = 'pending'
-        AND next_attempt_at <= now()
-        AND (leased_until IS NULL OR leased_until <= now())
-    ORDER BY enqueued_at, coin_id
-    LIMIT least(
-        %(wanted)s,
-        greatest(0, %(concurrency)s - (SELECT count(*) FROM coin_lookups WHERE leased_until > now()))
+-- Lease due lookups: ids that CoinGecko lists, then the others, then coins whose answer has grown old; oldest first
+-- within each, and an id that has waited an hour counts as listed. All runs together stay within the concurrency, and
+-- each within its share. An interrupted lookup goes on at its next page, unless pages will have shifted meanwhile.
+WITH vacant AS (
+    SELECT
+        greatest(
+            0,
+            least(
+                %(wanted)s::integer,
+                %(concurrency)s::integer - count(*),
+                ceil(
+                    %(concurrency)s::double precision
+                    / greatest(1, (SELECT count(*) FROM lookup_runs WHERE slot_until > now()))
+                ) - count(*) FILTER (WHERE leased_by = %(run)s)
+            )
+        )::integer AS leases
+    FROM coin_lookups
+    WHERE leased_until > now()
+),
+
+candidates AS (
+    (
+        SELECT
+            coin_id,
+            1 AS turn,
+            enqueued_at AS since
+        FROM coin_lookups
+        WHERE
+            state = 'pending'
+            AND listed
+            AND next_attempt_at <= now()
+            AND (leased_until IS NULL OR leased_until <= now())
+        ORDER BY enqueued_at, coin_id
+        LIMIT (SELECT leases FROM vacant)
     )
-    FOR UPDATE SKIP LOCKED
+    UNION ALL
+    (
+        SELECT
+            coin_id,
+            CASE WHEN enqueued_at <= now() - INTERVAL '1 hour' THEN 1 ELSE 2 END AS turn,
+            enqueued_at AS since
+        FROM coin_lookups
+        WHERE
+            state = 'pending'
+            AND NOT listed
+            AND next_attempt_at <= now()
+            AND (leased_until IS NULL OR leased_until <= now())
+        ORDER BY enqueued_at, coin_id
+        LIMIT (SELECT leases FROM vacant)
+    )
+    UNION ALL
+    (
+        SELECT
+            coin_id,
+            3 AS turn,
+            looked_up_at AS since
+        FROM coin_lookups
+        WHERE
+            state = 'found'
+            AND looked_up_at <= now() - %(refresh_after)s::interval
+            AND next_attempt_at <= now()
+            AND (leased_until IS NULL OR leased_until <= now())
+        ORDER BY looked_up_at, coin_id
+        LIMIT (SELECT leases FROM vacant)
+    )
+),
+
+due AS (
+    SELECT
+        lookup.coin_id,
+        candidates.turn,
+        candidates.since
+    FROM candidates
+    JOIN coin_lookups AS lookup ON lookup.coin_id = candidates.coin_id
+    WHERE lookup.leased_until IS NULL OR lookup.leased_until <= now()
+    ORDER BY candidates.turn, candidates.since, lookup.coin_id
+    LIMIT (SELECT leases FROM vacant)
+    FOR UPDATE OF lookup SKIP LOCKED
+),
+
+leased AS (
+    UPDATE coin_lookups AS lookup
+    SET
+        leased_until = now() + %(hold)s,
+        leased_by = %(run)s,
+        next_page = CASE WHEN leased_until > now() - INTERVAL '10 minutes' THEN next_page ELSE 1 END,
+        exchanges_so_far
+            = CASE WHEN leased_until > now() - INTERVAL '10 minutes' THEN exchanges_so_far ELSE '{}' END
+    FROM due
+    WHERE lookup.coin_id = due.coin_id
+    RETURNING lookup.*, due.turn, due.since
 )
 
-UPDATE coin_lookups AS lookup
-SET
-    leased_until = now() + %(lease)s,
-    leased_by = %(run)s,
-    next_page = CASE WHEN leased_until > now() - INTERVAL '10 minutes' THEN next_page ELSE 1 END,
-    exchanges_so_far
-        = CASE WHEN leased_until > now() - INTERVAL '10 minutes' THEN exchanges_so_far ELSE '{}' END
-FROM due
-WHERE lookup.coin_id = due.coin_id
-RETURNING lookup.coin_id, lookup.attempts, lookup.next_page, lookup.exchanges_so_far;
+SELECT
+    coin_id,
+    attempts,
+    next_page,
+    exchanges_so_far,
+    state = 'found' AS refresh
+FROM leased
+ORDER BY turn, since, coin_id;

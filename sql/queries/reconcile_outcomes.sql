@@ -1,5 +1,4 @@
 -- Resolve every pending row whose answer is known already, whichever run or POST made it known.
--- A lookup that is unknown or failed here is younger than its time to live: revive_lookups went first.
 WITH known AS (
     SELECT
         staged.submission_id,
@@ -8,7 +7,12 @@ WITH known AS (
     FROM staged_coins AS staged
     LEFT JOIN coins ON coins.id = staged.coin_id
     LEFT JOIN coin_lookups AS lookup
-        ON lookup.coin_id = staged.coin_id AND lookup.state IN ('unknown', 'failed')
+        ON
+            lookup.coin_id = staged.coin_id
+            AND (
+                (lookup.state = 'unknown' AND lookup.looked_up_at > now() - %(unknown_ttl)s)
+                OR (lookup.state = 'failed' AND lookup.looked_up_at > now() - %(failed_ttl)s)
+            )
     WHERE staged.outcome IS NULL AND (coins.id IS NOT NULL OR lookup.coin_id IS NOT NULL)
     ORDER BY staged.coin_id, staged.submission_id
     FOR UPDATE OF staged SKIP LOCKED

@@ -2,7 +2,12 @@
 -- Without ids, all lookups in that state.
 WITH requeued AS (
     UPDATE coin_lookups
-    SET state = 'pending', attempts = 0, next_attempt_at = now(), enqueued_at = now()
+    SET
+        state = 'pending',
+        attempts = 0,
+        next_attempt_at = now(),
+        enqueued_at = now(),
+        listed = EXISTS (SELECT FROM coin_catalog WHERE coin_catalog.coin_id = coin_lookups.coin_id)
     WHERE state = %(state)s AND (%(coin_ids)s::text[] IS NULL OR coin_id = ANY(%(coin_ids)s))
     RETURNING coin_id
 ),

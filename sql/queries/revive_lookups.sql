@@ -14,6 +14,11 @@ WITH expired AS (
 )
 
 UPDATE coin_lookups AS lookup
-SET state = 'pending', attempts = 0, next_attempt_at = now(), enqueued_at = now()
+SET
+    state = 'pending',
+    attempts = 0,
+    next_attempt_at = now(),
+    enqueued_at = now(),
+    listed = EXISTS (SELECT FROM coin_catalog WHERE coin_catalog.coin_id = lookup.coin_id)
 FROM expired
 WHERE lookup.coin_id = expired.coin_id;

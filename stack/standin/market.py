@@ -9,6 +9,8 @@ HERE = Path(__file__).parent
 EXCHANGES = (HERE / "exchange_ids.txt").read_text().split()
 WELL_KNOWN_COINS = (HERE / "coin_ids.txt").read_text().split()
 
+PAGE_SIZE = 100  # tickers, as CoinGecko has it
+
 # Coins at the edges of CoinGecko's pages of a hundred, and one on no exchange at all.
 TICKER_COUNTS = {"bitcoin": 450, "ethereum": 101, "tether": 100, "monacoin": 3, "gemini-dollar": 0}
 
@@ -62,14 +64,21 @@ def coin_ids(count: int) -> tuple[str, ...]:
     return (*WELL_KNOWN_COINS[:count], *invented)
 
 
-def tickers_of(coin_id: str) -> list[dict[str, Any]]:
-    """Return all tickers of a coin that the stand-in knows, in CoinGecko's shape."""
+def tickers_of(coin_id: str, *, listed_on: list[str] | None = None) -> list[dict[str, Any]]:
+    """Return all tickers of a coin that the stand-in knows, in CoinGecko's shape.
+
+    Args:
+        coin_id: the coin.
+        listed_on: its exchanges, one ticker on each; None for the usual ones.
+    """
     chance = random.Random(coin_id)  # noqa: S311 (the same coin is always listed on the same exchanges)
+    if listed_on is not None:
+        return [ticker(coin_id, exchange, chance) for exchange in listed_on]
     count = TICKER_COUNTS.get(coin_id)
     if count is None:
         count = chance.randint(20, 90) if coin_id in WELL_KNOWN_COINS else chance.randint(0, 9)
-    listed_on = chance.sample(EXCHANGES, k=min(len(EXCHANGES), (count + 1) // 2))
-    return [_ticker(coin_id, listed_on[number % len(listed_on)], chance) for number in range(count)]
+    usual = chance.sample(EXCHANGES, k=min(len(EXCHANGES), (count + 1) // 2))
+    return [ticker(coin_id, usual[number % len(usual)], chance) for number in range(count)]
 
 
 def exchanges_of(coin_id: str) -> list[str]:
@@ -77,7 +86,8 @@ def exchanges_of(coin_id: str) -> list[str]:
     return sorted({ticker["market"]["identifier"] for ticker in tickers_of(coin_id)})
 
 
-def _ticker(coin_id: str, exchange: str, chance: random.Random) -> dict[str, Any]:
+def ticker(coin_id: str, exchange: str, chance: random.Random) -> dict[str, Any]:
+    """Return one ticker of a coin on an exchange, in CoinGecko's shape."""
     target = chance.choice(("USDT", "USD", "BTC", "ETH", "EUR"))
     price = round(chance.uniform(0.01, 1000), 4)
     seen = "2026-01-01T00:00:00+00:00"

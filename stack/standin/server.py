@@ -3,27 +3,32 @@
 import math
 import threading
 import time
+from bisect import bisect_left
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import flask
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from stack.standin.market import coin_ids, tickers_of
+from stack.standin.faults import answer_with, fault_of
+from stack.standin.market import PAGE_SIZE, coin_ids, tickers_of
 
 API_ROOT = "/api/v3"
-PAGE_SIZE = 100
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Call:
-    """A request that reached the stand-in: when (on `time.monotonic`), for what, and what it was answered."""
+    """A request that reached the stand-in: when (on `time.monotonic`), for what, and what it was answered.
+
+    Attributes:
+        status: None until it is answered.
+    """
 
     at: float
     path: str
     page: str | None
-    status: int
+    status: int | None = None
 
 
 @dataclass(kw_only=True)
@@ -33,8 +38,12 @@ class StandIn:
     Attributes:
         calls_per_window: requests that are let through in any window; 0 is no limit.
         window_seconds: the window's length.
-        latency_seconds: how long every answer takes.
+        latency_seconds: how long every answer takes but a 429.
         coins: how many coins it knows.
+        fault: the fault that every answer about a coin has; None for none but what the id asks for.
+        list_fault: the same for the list of all coins.
+        advertised_limit: sent as `x-ratelimit-limit`; None for no such header.
+        listings: exchanges of coins that are listed elsewhere than usual, by id.
         calls: every request so far.
     """
 
@@ -42,6 +51,10 @@ class StandIn:
     window_seconds: float = 60
     latency_seconds: float = 0.15
     coins: int = 10_000
+    fault: str | None = None
+    list_fault: str | None = None
+    advertised_limit: int | None = None
+    listings: dict[str, list[str]] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     _let_through: deque[float] = field(default_factory=deque)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -57,6 +70,13 @@ class StandIn:
             self._let_through.append(now)
             return 0
 
+    def busiest_window(self) -> int:
+        """Return the most requests that arrived in any window, refused ones included."""
+        arrivals = sorted(call.at for call in self.calls)
+        return max(
+            (bisect_left(arrivals, at + self.window_seconds) - first for first, at in enumerate(arrivals)), default=0
+        )
+
 
 def create_app(standin: StandIn) -> flask.Flask:
     """Build the application around the state."""
@@ -67,10 +87,11 @@ def create_app(standin: StandIn) -> flask.Flask:
 
     @app.before_request
     def _admit() -> flask.Response | None:
-        flask.g.arrived_at = time.monotonic()
+        flask.g.call = Call(at=time.monotonic(), path=flask.request.path, page=flask.request.args.get("page"))
+        standin.calls.append(flask.g.call)
         wait = standin.admit()
+        flask.g.answer_at = flask.g.call.at + (0 if wait else standin.latency_seconds)
         if not wait:
-            time.sleep(standin.latency_seconds)
             return None
         message = "You've exceeded the Rate Limit. Please visit https://www.coingecko.com/en/api/pricing to subscribe."
         response = flask.jsonify({"status": {"error_code": 429, "error_message": message}})
@@ -80,14 +101,10 @@ def create_app(standin: StandIn) -> flask.Flask:
 
     @app.after_request
     def _log(response: flask.Response) -> flask.Response:
-        request = flask.request
-        call = Call(
-            at=flask.g.arrived_at,
-            path=request.path,
-            page=request.args.get("page"),
-            status=response.status_code,
-        )
-        standin.calls.append(call)
+        time.sleep(max(0, flask.g.answer_at - time.monotonic()))
+        flask.g.call.status = response.status_code
+        if standin.advertised_limit is not None:
+            response.headers["x-ratelimit-limit"] = str(standin.advertised_limit)
         return response
 
     @app.get(f"{API_ROOT}/ping")
@@ -95,35 +112,49 @@ def create_app(standin: StandIn) -> flask.Flask:
         return {"gecko_says": "(V3) To the Moon!"}
 
     @app.get(f"{API_ROOT}/coins/list")
-    def get_coins_list() -> list[dict[str, str]]:
-        return [
-            {"id": coin_id, "symbol": coin_id[:4], "name": coin_id.replace("-", " ").title()}
-            for coin_id in coin_ids(standin.coins)
-        ]
+    def get_coins_list() -> flask.Response | list[dict[str, str]]:
+        if standin.list_fault is not None:
+            return answer_with(standin.list_fault, page=1)
+        return _list_of(coin_ids(standin.coins))
 
     @app.get(f"{API_ROOT}/coins/<path:coin_id>/tickers")
     def get_tickers(coin_id: str) -> flask.Response | tuple[dict[str, str], int]:
-        if coin_id not in known:
-            return {"error": "coin not found"}, 404
         page = flask.request.args.get("page", 1, type=int)
-        tickers = tickers_of(coin_id)
-        answer: dict[str, Any] = {
-            "name": coin_id.replace("-", " ").title(),
-            "tickers": tickers[(page - 1) * PAGE_SIZE : page * PAGE_SIZE],
-        }
-        response = flask.jsonify(answer)
-        last_page = max(1, math.ceil(len(tickers) / PAGE_SIZE))
-        links = {"first": 1, "prev": page - 1, "next": page + 1, "last": last_page}
-        response.headers["total"] = str(len(tickers))
-        response.headers["per-page"] = str(PAGE_SIZE)
-        response.headers["link"] = ", ".join(
-            f'<{flask.request.base_url}?page={number}>; rel="{name}"'
-            for name, number in links.items()
-            if 1 <= number <= last_page
-        )
-        return response
+        fault = standin.fault or fault_of(coin_id)
+        if fault is not None:
+            return answer_with(fault, page=page)
+        listed_on = standin.listings.get(coin_id)
+        return _tickers(coin_id, listed_on=listed_on, page=page) if coin_id in known else _not_found()
 
     return app
+
+
+def _list_of(listed: Iterable[str]) -> list[dict[str, str]]:
+    return [{"id": coin_id, "symbol": coin_id[:4], "name": coin_id.replace("-", " ").title()} for coin_id in listed]
+
+
+def _not_found() -> tuple[dict[str, str], int]:
+    return {"error": "coin not found"}, 404
+
+
+def _tickers(coin_id: str, *, listed_on: list[str] | None, page: int) -> flask.Response:
+    """Return one page of a coin's tickers, with the headers that hint at the others."""
+    tickers = tickers_of(coin_id, listed_on=listed_on)
+    answer = {
+        "name": coin_id.replace("-", " ").title(),
+        "tickers": tickers[(page - 1) * PAGE_SIZE : page * PAGE_SIZE],
+    }
+    response = flask.jsonify(answer)
+    last_page = max(1, math.ceil(len(tickers) / PAGE_SIZE))
+    links = {"first": 1, "prev": page - 1, "next": page + 1, "last": last_page}
+    response.headers["total"] = str(len(tickers))
+    response.headers["per-page"] = str(PAGE_SIZE)
+    response.headers["link"] = ", ".join(
+        f'<{flask.request.base_url}?page={number}>; rel="{name}"'
+        for name, number in links.items()
+        if 1 <= number <= last_page
+    )
+    return response
 
 
 class _QuietHandler(WSGIRequestHandler):

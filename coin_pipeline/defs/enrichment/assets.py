@@ -4,29 +4,22 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import dagster as dg
+import pandas as pd
 
+from coin_pipeline.alerts import send_alert
+from coin_pipeline.catalog import renew_catalog
 from coin_pipeline.coingecko.budget import RateBudget
-from coin_pipeline.coingecko.errors import AccessRefusedError, CoinGeckoUnavailableError
+from coin_pipeline.coingecko.errors import AccessRefusedError, CoinGeckoError, CoinGeckoUnavailableError
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
 from coin_pipeline.lookup_queue import LookupQueue, take_up_pending
-from coin_pipeline.lookups import Drain, DrainReport, Ending
+from coin_pipeline.lookups import Drain, DrainLimits, DrainReport, Ending
 from coin_pipeline.resources import CoinGeckoResource, DatabaseResource
+from coin_pipeline.settings import read_settings
 from sql import query
 
 # For outages of CoinGecko (the breaker lets one probe through every 30 s) and of the database.
 OUTAGE_RETRIES = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 RETRY_HOLD = timedelta(seconds=60)  # keeps the slot while the run waits for its retry
-
-COINS_SCHEMA = dg.TableSchema(
-    columns=[
-        dg.TableColumn("task_run", "bigint", "The order in which coins were looked up."),
-        dg.TableColumn("id", "text", "CoinGecko's id of the coin.", dg.TableColumnConstraints(unique=True)),
-        dg.TableColumn("exchanges", "text[]", "CoinGecko's ids of the exchanges, sorted and distinct."),
-        dg.TableColumn("complete", "boolean", "False when the page cap cut the list of tickers."),
-        dg.TableColumn("enriched_at", "timestamptz", "When the coin was first looked up."),
-        dg.TableColumn("updated_at", "timestamptz", "When its exchanges last changed."),
-    ]
-)
 
 
 @dg.asset(
@@ -42,14 +35,14 @@ def pending_coins(database: DatabaseResource) -> dg.MaterializeResult[None]:
     """Take up what the receiver has staged."""
     with database.connect() as connection:
         resolved = take_up_pending(connection)
-    oldest = database.read_frame(query("preview_pending_coins"))
-    status = database.read_frame(query("read_status")).iloc[0]
+    oldest, statuses = database.read_frames(query("preview_pending_coins"), query("read_status"))
+    status = statuses.iloc[0]
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": int(status["pending"]),
             "resolved_without_call": resolved,
             "oldest_pending_seconds": float(status["oldest_pending_seconds"] or 0),
-            "oldest": dg.MetadataValue.md(oldest.to_markdown(index=False)),
+            "oldest": preview(oldest),
         }
     )
 
@@ -76,7 +69,6 @@ def pending_coins(database: DatabaseResource) -> dg.MaterializeResult[None]:
                 "The final table: which exchanges list the coin. A coin is written in the same transaction as its "
                 "lookup, the moment CoinGecko has answered."
             ),
-            metadata={"dagster/column_schema": COINS_SCHEMA},
         ),
     ],
     retry_policy=OUTAGE_RETRIES,
@@ -86,15 +78,18 @@ def look_up_coins(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Drain the queue of lookups."""
     run = context.run.tags.get(LOOKUP_RUN_TAG, context.run.run_id)
-    with database.pool(size=coingecko.concurrency + 1) as pool:
+    with database.pool(size=coingecko.concurrency + 2) as pool:
         queue = LookupQueue(pool, run=run)
         drain = Drain(
             queue=queue,
             budget=RateBudget(pool, calls_per_minute=coingecko.calls_per_minute),
             client=coingecko.create_client(),
             log=context.log,
-            concurrency=coingecko.concurrency,
-            max_pages=coingecko.max_pages,
+            limits=DrainLimits(
+                concurrency=coingecko.concurrency,
+                max_pages=coingecko.max_pages,
+                refresh_after=timedelta(days=coingecko.refresh_after_days) if coingecko.refresh_after_days else None,
+            ),
         )
         try:
             report = drain.run()
@@ -105,30 +100,91 @@ def look_up_coins(
                 queue.hold_slot(hold=RETRY_HOLD)
             raise
     context.log.info(summary_of(report))
-    status = database.read_frame(query("read_status")).iloc[0]
+    alert_of_dead_letters(database, failed=report.lookups[Ending.FAILED])
+    statuses, latest, dead_letters, newest, waits = database.read_frames(
+        query("read_status"),
+        query("preview_latest_lookups"),
+        query("preview_dead_letters"),
+        query("preview_coins"),
+        query("measure_waits"),
+    )
+    status = statuses.iloc[0]
     yield dg.MaterializeResult(
         asset_key="coin_lookups",
         metadata={
             "dagster/row_count": int(status[["found", "unknown", "failed", "pending"]].sum()),
+            "dagster/column_schema": database.column_schema("coin_lookups"),
             **{ending.value: report.lookups[ending] for ending in Ending},
             "calls": report.calls,
             "rate_limited": report.rate_limited,
             "skipped_tickers": report.skipped_tickers,
             "resolved_without_call": report.resolved_without_call,
             "seconds": round(report.seconds, 1),
-            "dead_letters": dg.MetadataValue.md(
-                database.read_frame(query("preview_dead_letters")).to_markdown(index=False)
-            ),
+            "answered_last": preview(latest),
+            "dead_letters": preview(dead_letters),
         },
     )
     yield dg.MaterializeResult(
         asset_key="coins",
         metadata={
             "dagster/row_count": int(status["coins"]),
+            "dagster/column_schema": database.column_schema("coins"),
             "new_coins": report.lookups[Ending.FOUND],
-            "newest": dg.MetadataValue.md(database.read_frame(query("preview_coins")).to_markdown(index=False)),
+            **{f"post_to_row_{name}": float(value) for name, value in waits.iloc[0].items() if pd.notna(value)},
+            "newest": preview(newest),
         },
     )
+
+
+@dg.asset(
+    group_name="enrichment",
+    kinds={"coingecko", "postgres", "table"},
+    # The last step of a run: the list is never asked for ahead of a lookup that the run can make.
+    op_tags={"dagster/priority": "-1"},
+    description=(
+        "The ids that CoinGecko lists, asked for at most hourly, at the cost of a call. What it lists is looked up "
+        "first, so that mistyped ids do not delay real ones."
+    ),
+)
+def coin_catalog(
+    context: dg.AssetExecutionContext, database: DatabaseResource, coingecko: CoinGeckoResource
+) -> dg.MaterializeResult[None]:
+    """Renew the list of coins when it is an hour old."""
+    with database.pool(size=2) as pool:
+        budget = RateBudget(pool, calls_per_minute=coingecko.calls_per_minute)
+        try:
+            listed = renew_catalog(pool, budget=budget, client=coingecko.create_client())
+        except AccessRefusedError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        except CoinGeckoError as error:
+            context.log.warning("The old list of coins serves for another hour: %s", error)
+            listed = None
+    catalog = database.read_frame(query("count_catalog")).iloc[0]
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": int(catalog["coins"]),
+            "dagster/column_schema": database.column_schema("coin_catalog"),
+            "renewed": listed is not None,
+        }
+    )
+
+
+def preview(rows: pd.DataFrame) -> dg.MarkdownMetadataValue:
+    """Show rows as a table."""
+    return dg.MetadataValue.md(rows.to_markdown(index=False))
+
+
+def alert_of_dead_letters(database: DatabaseResource, *, failed: int) -> None:
+    """Tell the webhook, if this drain has given up on any coin."""
+    webhook = read_settings().alert_webhook_url
+    if failed and webhook:
+        with database.connect() as connection:
+            send_alert(
+                connection,
+                webhook_url=webhook.get_secret_value(),
+                cause="dead letters",
+                text=f"{failed} coins could not be looked up; coins requeue brings them back.",
+            )
 
 
 def summary_of(report: DrainReport) -> str:

@@ -1,10 +1,16 @@
-"""Checks on the final table."""
+"""Checks on the queue of lookups and on the final table."""
+
+from datetime import timedelta
 
 import dagster as dg
 import pandas as pd
 
 from coin_pipeline.resources import DatabaseResource
 from sql import query
+
+STUCK_AFTER = timedelta(minutes=10)
+LATEST_LOOKUPS = 1000
+MOST_FAILED = 0.05  # share of the latest lookups
 
 
 @dg.asset_check(
@@ -15,12 +21,50 @@ from sql import query
 def coins_are_well_formed(database: DatabaseResource) -> dg.AssetCheckResult:
     """Check the rows as they are read back."""
     malformed = malformed_coins(database.read_frame(query("read_coins")))
+    return _result_of(malformed)
+
+
+@dg.asset_check(
+    asset="coins",
+    description=(
+        "An id that was `added` or `already_known` has a row; one that was `unknown` or `failed` had none when it was "
+        "resolved."
+    ),
+)
+def outcomes_agree_with_coins(database: DatabaseResource) -> dg.AssetCheckResult:
+    """Look for outcomes that the table contradicts."""
+    return _result_of(database.read_frame(query("find_contradicting_outcomes")))
+
+
+@dg.asset_check(
+    asset="coin_lookups",
+    description="Red when something is due, nothing is paused, and nothing was resolved for ten minutes.",
+)
+def lookups_are_not_stuck(database: DatabaseResource) -> dg.AssetCheckResult:
+    """Check that something moves, if anything should."""
+    progress = database.read_frame(query("read_progress")).iloc[0]
+    seconds = {
+        name: float(progress[name]) for name in ("due_seconds", "resolved_seconds_ago") if pd.notna(progress[name])
+    }
+    stuck = is_stuck(
+        due_seconds=seconds.get("due_seconds"),
+        resolved_seconds_ago=seconds.get("resolved_seconds_ago"),
+        is_paused=bool(progress["is_paused"]),
+    )
+    return dg.AssetCheckResult(passed=not stuck, metadata={**seconds, "is_paused": bool(progress["is_paused"])})
+
+
+@dg.asset_check(
+    asset="coin_lookups",
+    description=f"At most {MOST_FAILED:.0%} of the last {LATEST_LOOKUPS} lookups ended as dead letters.",
+)
+def lookups_rarely_fail(database: DatabaseResource) -> dg.AssetCheckResult:
+    """Check the share of dead letters."""
+    counts = database.read_frame(query("count_recent_failures"), latest=LATEST_LOOKUPS).iloc[0]
+    lookups, failed = int(counts["lookups"]), int(counts["failed"])
+    share = failed / lookups if lookups else 0.0
     return dg.AssetCheckResult(
-        passed=malformed.empty,
-        metadata={
-            "malformed": len(malformed),
-            "examples": dg.MetadataValue.md(malformed.head(10).to_markdown(index=False)),
-        },
+        passed=share <= MOST_FAILED, metadata={"lookups": lookups, "failed": failed, "failed_share": share}
     )
 
 
@@ -38,3 +82,28 @@ def malformed_coins(coins: pd.DataFrame) -> pd.DataFrame:
         )
     )
     return coins[coins["id"].duplicated(keep=False) | coins["id"].eq("") | ~well_formed.astype(bool)]
+
+
+def is_stuck(*, due_seconds: float | None, resolved_seconds_ago: float | None, is_paused: bool) -> bool:
+    """Tell whether the pipeline stands still without a reason.
+
+    Args:
+        due_seconds: for how long something has been due; None when nothing is, negative when it will be.
+        resolved_seconds_ago: when anything was last resolved; None for never.
+        is_paused: a pause explains it.
+    """
+    limit = STUCK_AFTER.total_seconds()
+    is_due = due_seconds is not None and due_seconds > limit
+    is_moving = resolved_seconds_ago is not None and resolved_seconds_ago <= limit
+    return is_due and not is_moving and not is_paused
+
+
+def _result_of(violations: pd.DataFrame) -> dg.AssetCheckResult:
+    """Pass when there is none; show the first of them."""
+    return dg.AssetCheckResult(
+        passed=violations.empty,
+        metadata={
+            "violations": len(violations),
+            "examples": dg.MetadataValue.md(violations.head(10).to_markdown(index=False)),
+        },
+    )

@@ -14,7 +14,7 @@ from coin_pipeline.resources import DatabaseResource
 from coin_pipeline.settings import read_settings
 from sql import query
 
-POLL_EVERY = 0.25  # seconds
+POLL_EVERY = 0.1  # seconds
 WAIT_AT_MOST = 45.0  # seconds; Dagster ends an evaluation after 60
 LAUNCH_HOLD = timedelta(seconds=30)  # how long a slot is kept for a run that has yet to show its first heartbeat
 
@@ -24,7 +24,7 @@ class SensedWork:
     """One look at the database.
 
     Attributes:
-        work_due: something can be looked up or resolved now.
+        work_due: something can be looked up or resolved now; not during a pause.
         runs_in_flight: lookup runs with a fresh heartbeat.
         paused_seconds: how long every call to CoinGecko still waits; 0 when it does not.
         pause_reason: why, while it does.
@@ -58,11 +58,12 @@ def reason_to_wait(sensed: SensedWork, *, slots: int) -> str | None:
 )
 def staged_coins_sensor(database: DatabaseResource) -> dg.RunRequest | dg.SkipReason:
     """Wait for work, take a slot, and ask for a run that holds it."""
-    slots = read_settings().lookup_runs
+    settings = read_settings()
+    slots = settings.lookup_runs
     give_up_at = time.monotonic() + WAIT_AT_MOST
     with database.connect() as connection:
         while True:
-            waiting_because = reason_to_wait(sense_work(connection), slots=slots)
+            waiting_because = reason_to_wait(sense_work(connection, refresh_after=settings.refresh_after), slots=slots)
             if waiting_because is None:
                 run = claim_lookup_run(connection, slots=slots)
                 if run is not None:
@@ -73,10 +74,15 @@ def staged_coins_sensor(database: DatabaseResource) -> dg.RunRequest | dg.SkipRe
             time.sleep(POLL_EVERY)
 
 
-def sense_work(connection: Connection) -> SensedWork:
-    """Look whether there is something to do, who does it already, and whether all is paused."""
+def sense_work(connection: Connection, *, refresh_after: timedelta | None) -> SensedWork:
+    """Look whether there is something to do, who does it already, and whether all is paused.
+
+    Args:
+        connection: to `challenge_db`.
+        refresh_after: how old an answer may grow; None for any age.
+    """
     with connection.cursor(row_factory=class_row(SensedWork)) as cursor:
-        return cursor.execute(query("sense_work")).fetchall()[0]
+        return cursor.execute(query("sense_work"), {"refresh_after": refresh_after}).fetchall()[0]
 
 
 def claim_lookup_run(connection: Connection, *, slots: int) -> str | None:

@@ -12,6 +12,7 @@ def describe_view(database: DatabaseResource, *, name: str) -> dg.MaterializeRes
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(rows),
+            "dagster/column_schema": database.column_schema(name),
             "preview": dg.MetadataValue.md(rows.head(20).to_markdown(index=False)),
         }
     )
@@ -22,15 +23,6 @@ def describe_view(database: DatabaseResource, *, name: str) -> dg.MaterializeRes
     group_name="marts",
     kinds={"postgres", "view"},
     description="For each exchange: how many distinct coins it lists, and the median `task_run` of those coins.",
-    metadata={
-        "dagster/column_schema": dg.TableSchema(
-            columns=[
-                dg.TableColumn("exchange", "text"),
-                dg.TableColumn("distinct_coins", "bigint"),
-                dg.TableColumn("median_task_run", "double precision"),
-            ]
-        )
-    },
 )
 def exchange_coin_stats(database: DatabaseResource) -> dg.MaterializeResult[None]:
     """Read challenge query 1."""
@@ -42,7 +34,6 @@ def exchange_coin_stats(database: DatabaseResource) -> dg.MaterializeResult[None
     group_name="marts",
     kinds={"postgres", "view"},
     description='The exchanges with an "x" in their name.',
-    metadata={"dagster/column_schema": dg.TableSchema(columns=[dg.TableColumn("exchange", "text")])},
 )
 def exchanges_with_x(database: DatabaseResource) -> dg.MaterializeResult[None]:
     """Read challenge query 2."""

@@ -29,6 +29,10 @@ CREATE TABLE coins (
     updated_at timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE coins IS 'The final table: which exchanges list the coin, in the order the coins were looked up.';
+COMMENT ON COLUMN coins.task_run IS 'The order in which coins were looked up.';
+COMMENT ON COLUMN coins.id IS 'CoinGecko''s id of the coin.';
+COMMENT ON COLUMN coins.enriched_at IS 'When the coin was first looked up.';
+COMMENT ON COLUMN coins.updated_at IS 'When its exchanges last changed.';
 COMMENT ON COLUMN coins.exchanges IS 'CoinGecko exchange identifiers, sorted and distinct.';
 COMMENT ON COLUMN coins.complete IS 'False when the page cap cut the list of tickers.';
 

@@ -7,7 +7,7 @@ from alembic import op
 from sql.migrate import run_script
 
 revision = "0005"
-down_revision = "0002"
+down_revision = "0004"
 
 
 def upgrade() -> None:

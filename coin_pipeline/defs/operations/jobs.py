@@ -1,0 +1,73 @@
+"""Jobs that keep the system well: pruning, and checks that need no run of the pipeline to be due."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from coin_pipeline.defs.enrichment.jobs import HEALTH_CHECKS
+from coin_pipeline.resources import DatabaseResource
+from coin_pipeline.settings import read_settings
+from sql import query
+
+FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+BATCH = 500  # submissions, or runs, deleted at a time
+
+
+@dg.op(
+    description="Deletes submissions, with all their rows, whose every id was resolved longer ago than RETENTION_DAYS."
+)
+def prune_submissions(context: dg.OpExecutionContext, database: DatabaseResource) -> None:
+    """Delete in batches, so that no lock is held for long."""
+    retention = timedelta(days=read_settings().retention_days)
+    deleted = 0
+    with database.connect() as connection:
+        while batch := connection.execute(
+            query("prune_submissions"), {"retention": retention, "batch": BATCH}
+        ).rowcount:
+            deleted += batch
+    context.log.info("Deleted %d submissions that were older than %d days.", deleted, retention.days)
+    context.add_output_metadata({"submissions": deleted})
+
+
+@dg.op(description="Deletes finished runs, with their event logs, that are older than RETENTION_DAYS.")
+def prune_runs(context: dg.OpExecutionContext) -> None:
+    """Delete through Dagster, which knows all the tables that a run is in."""
+    retention = timedelta(days=read_settings().retention_days)
+    finished = dg.RunsFilter(statuses=FINISHED, updated_before=datetime.now(UTC) - retention)
+    deleted = 0
+    while run_ids := [run.run_id for run in context.instance.get_runs(finished, limit=BATCH)]:
+        for run_id in run_ids:
+            context.instance.delete_run(run_id)
+        deleted += len(run_ids)
+    context.log.info("Deleted %d runs that ended over %d days ago.", deleted, retention.days)
+    context.add_output_metadata({"runs": deleted})
+
+
+@dg.job(description="Deletes what is older than RETENTION_DAYS; pending ids, lookups and coins are never touched.")
+def prune() -> None:
+    """Prune both databases."""
+    prune_submissions()
+    prune_runs()
+
+
+health = dg.define_asset_job(
+    "health",
+    selection=HEALTH_CHECKS,
+    description="The checks that must not wait for a drain: a pipeline that is stuck has none.",
+)
+
+prune_daily = dg.ScheduleDefinition(
+    name="prune_daily",
+    job=prune,
+    cron_schedule="30 3 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Deletes what is older than RETENTION_DAYS, once a night.",
+)
+
+check_health = dg.ScheduleDefinition(
+    name="check_health",
+    job=health,
+    cron_schedule="*/10 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Looks for a pipeline that is stuck, for too many dead letters, and for outcomes that are not true.",
+)

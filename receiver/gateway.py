@@ -1,0 +1,295 @@
+"""What stands between Granian and the WSGI application: it reads bodies, and bounds how long everything takes.
+
+Under Granian's own WSGI interface a client that sends its body a byte at a time holds a thread, and one that hangs up
+half-way looks as if it had finished. Here the event loop reads bodies, with a limit and a deadline; a thread gets a
+request only when it is whole, and a client gets its answer in time even when all threads are stuck.
+"""
+
+import asyncio
+import io
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from receiver.operations import ENVIRON_STOPPING
+from receiver.problems import PROBLEM_TYPE, ProblemError, problem_of
+from receiver.stopping import STOPPING_SIGNAL
+from receiver.telemetry import ENVIRON_REQUEST_ID, ENVIRON_STARTED, UNROUTED, note_request, request_id_of
+
+ANSWER_DEADLINE = 1.8  # seconds from the end of a body to the answer
+DRAIN_DEADLINE = 2.0  # seconds for which the rest of a refused body is read and thrown away
+MAX_BODIES = 64  # bodies of the largest size that are held at a time
+
+NEVER_WAITS = {"/livez"}  # answered by the event loop: the process is alive when all threads are busy
+
+log = logging.getLogger("receiver")
+
+WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+class Headers(Protocol):
+    """Request headers as Granian has them, names in lower case."""
+
+    def get(self, key: str, default: str | None = None) -> str | None:
+        """Return a header's first value."""
+
+    def items(self) -> list[tuple[str, str]]:
+        """Return all headers; a name can occur more than once."""
+
+
+class Scope(Protocol):
+    """A request's head as Granian has it."""
+
+    method: str
+    path: str
+    query_string: str
+    scheme: str
+    client: str
+    server: str
+    http_version: str
+    headers: Headers
+
+
+class Exchange(Protocol):
+    """A request's body and its answer; only the first answer counts."""
+
+    def __call__(self) -> Awaitable[bytes]:
+        """Read the whole body."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Read the body in pieces."""
+
+    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        """Answer."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Request:
+    """A request on its way through the gateway."""
+
+    scope: Scope
+    exchange: Exchange
+    request_id: str
+    started: float
+    answered: asyncio.Future[bool]
+    body: bytes = b""
+    is_given_up: bool = False
+
+
+class Gateway:
+    """An RSGI application around a WSGI one."""
+
+    def __init__(self, app: WsgiApp, *, threads: int, max_bytes: int, body_seconds: float) -> None:
+        """Prepare to serve.
+
+        Args:
+            app: the WSGI application.
+            threads: requests that it works on at a time.
+            max_bytes: of a body.
+            body_seconds: for a client to send its body.
+        """
+        self._app = app
+        self._threads = threads
+        self._max_bytes = max_bytes
+        self._body_seconds = body_seconds
+        self._bytes_held = 0
+        self._is_stopping = False
+        self._queue: SimpleQueue[Request] = SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop
+
+    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start the threads; called by Granian in each worker process."""
+        self._loop = loop
+        loop.add_signal_handler(STOPPING_SIGNAL, self._note_stopping)
+        for number in range(self._threads):
+            threading.Thread(target=self._work, name=f"receiver-{number}", daemon=True).start()
+
+    async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
+        """Serve one request; called by Granian."""
+        request = Request(
+            scope=scope,
+            exchange=exchange,
+            request_id=request_id_of(scope.headers.get("x-request-id")),
+            started=time.perf_counter(),
+            answered=self._loop.create_future(),
+        )
+        try:
+            size = self._size_to_hold(scope)
+            self._bytes_held += size
+            try:
+                if size:
+                    request.body = await self._read_body(request)
+                await self._have_answered(request)
+            finally:
+                self._bytes_held -= size
+        except ProblemError as problem:
+            self._refuse(request, problem)
+            if problem.status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+                await self._drain(exchange)
+
+    def _size_to_hold(self, scope: Scope) -> int:
+        """Return how many bytes a body can come to."""
+        declared = scope.headers.get("content-length")
+        if declared is not None:
+            size = int(declared)
+            if size > self._max_bytes:
+                raise self._too_large()
+        else:
+            size = self._max_bytes if scope.headers.get("transfer-encoding") else 0
+        if self._bytes_held + size > MAX_BODIES * self._max_bytes:
+            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "The receiver is busy; try again.")
+        return size
+
+    async def _read_body(self, request: Request) -> bytes:
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                if request.scope.headers.get("content-length") is not None:
+                    return await request.exchange()
+                return await self._read_chunks(request.exchange)
+        except TimeoutError as error:
+            raise ProblemError(
+                HTTPStatus.REQUEST_TIMEOUT, f"The body took more than {self._body_seconds:g} seconds."
+            ) from error
+        except RuntimeError as error:
+            raise ProblemError(HTTPStatus.BAD_REQUEST, "The body ended before its end.") from error
+
+    async def _read_chunks(self, exchange: Exchange) -> bytes:
+        """Read a body of unknown length.
+
+        Granian ends it with an empty piece, and puts one more before that when the client broke off.
+        """
+        body = bytearray()
+        empty = 0
+        async for piece in exchange:
+            empty += not piece
+            body += piece
+            if len(body) > self._max_bytes:
+                raise self._too_large()
+        if empty > 1:
+            raise ProblemError(HTTPStatus.BAD_REQUEST, "The body ended before its end.")
+        return bytes(body)
+
+    async def _have_answered(self, request: Request) -> None:
+        if request.scope.path in NEVER_WAITS:
+            self._answer(request)
+            return
+        deadline = self._loop.call_later(ANSWER_DEADLINE, _give_up, request.answered)
+        self._queue.put(request)
+        is_answered = await request.answered
+        deadline.cancel()
+        if not is_answered:
+            request.is_given_up = True
+            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "The receiver could not answer in time; try again.")
+
+    def _work(self) -> None:
+        """Answer requests for ever, one at a time."""
+        while True:
+            request = self._queue.get()
+            if not request.is_given_up:
+                self._answer(request)
+                self._loop.call_soon_threadsafe(_settle, request.answered)
+
+    def _answer(self, request: Request) -> None:
+        """Run the application on a request."""
+        heads: list[tuple[int, list[tuple[str, str]]]] = []
+
+        def start_response(status: str, headers: list[tuple[str, str]], _exc_info: object = None) -> None:
+            heads.append((int(status[:3]), headers))
+
+        environ = _environ(request)
+        environ[ENVIRON_STOPPING] = self._is_stopping
+        pieces = self._app(environ, start_response)
+        try:
+            body = b"".join(pieces)
+        finally:
+            getattr(pieces, "close", bool)()
+        status, headers = heads[-1]
+        request.exchange.response_bytes(status, headers, body)
+
+    def _refuse(self, request: Request, problem: ProblemError) -> None:
+        headers = [("content-type", PROBLEM_TYPE), ("x-request-id", request.request_id), *problem.headers.items()]
+        request.exchange.response_bytes(problem.status, headers, json.dumps(problem_of(problem)).encode())
+        note_request(
+            request_id=request.request_id,
+            client=_address(request.scope.client),
+            method=request.scope.method,
+            route=UNROUTED,
+            status=problem.status,
+            started=request.started,
+        )
+
+    async def _drain(self, exchange: Exchange) -> None:
+        """Throw away what a client is still sending, so that it comes to read its answer."""
+        try:
+            async with asyncio.timeout(DRAIN_DEADLINE):
+                async for _ in exchange:
+                    pass
+        except (TimeoutError, RuntimeError):
+            log.info("a client went on sending a body that was refused")
+
+    def _too_large(self) -> ProblemError:
+        return ProblemError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"A body may have {self._max_bytes} bytes; send the ids in several requests.",
+        )
+
+    def _note_stopping(self) -> None:
+        self._is_stopping = True
+
+
+def _settle(answered: asyncio.Future[bool]) -> None:
+    if not answered.done():
+        answered.set_result(True)
+
+
+def _give_up(answered: asyncio.Future[bool]) -> None:
+    if not answered.done():
+        answered.set_result(False)
+
+
+def _address(client: str) -> str:
+    """Return the address of an `address:port`."""
+    return client.rpartition(":")[0].strip("[]")
+
+
+def _environ(request: Request) -> dict[str, Any]:
+    """Return a request as WSGI has it (PEP 3333)."""
+    scope = request.scope
+    host, _, port = scope.server.rpartition(":")
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": scope.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": scope.path.encode().decode("latin-1"),
+        "QUERY_STRING": scope.query_string,
+        "REMOTE_ADDR": _address(scope.client),
+        "SERVER_NAME": host,
+        "SERVER_PORT": port,
+        "SERVER_PROTOCOL": f"HTTP/{scope.http_version}",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope.scheme,
+        "wsgi.input": io.BytesIO(request.body),
+        "wsgi.input_terminated": True,
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        ENVIRON_REQUEST_ID: request.request_id,
+        ENVIRON_STARTED: request.started,
+    }
+    for name, value in scope.headers.items():
+        variable = _variable(name)
+        environ[variable] = f"{environ[variable]},{value}" if variable in environ else value
+    environ["CONTENT_LENGTH"] = str(len(request.body))
+    return environ
+
+
+def _variable(header: str) -> str:
+    name = header.upper().replace("-", "_")
+    return name if name in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{name}"

@@ -1,0 +1,131 @@
+"""Routes of submissions: take one, tell what became of it."""
+
+import hashlib
+import json
+from http import HTTPStatus
+from typing import Any
+
+import flask
+import psycopg
+
+from receiver.clients import client
+from receiver.group_commit import GroupCommit
+from receiver.numbers import read_bigint
+from receiver.parsing import ParsedCoins, parse_coins
+from receiver.problems import ProblemError
+from receiver.settings import ReceiverSettings
+from receiver.staging import Staging, Submission
+from receiver.telemetry import count_ids
+
+MAX_KEY_LENGTH = 255  # characters
+MAX_CONTENT_TYPE_LENGTH = 255  # characters kept
+
+
+def register_submission_routes(app: flask.Flask, staging: Staging, settings: ReceiverSettings) -> None:
+    """Add `POST /coins` and `GET /submissions/<id>`."""
+    commits = GroupCommit(staging.stage)
+
+    @app.post("/coins")
+    def post_coins() -> flask.Response:
+        request = flask.request
+        body = request.get_data(cache=False)
+        digest = hashlib.sha256(body).digest()
+        key, strict = _idempotency_key(), _is_strict()
+        if key is not None and (earlier := staging.find_submission(client=client(), idempotency_key=key)):
+            return _replay(earlier, digest)
+        coins = parse_coins(
+            body,
+            mimetype=request.mimetype,
+            parameters=request.mimetype_params,
+            max_coins=settings.receiver_max_coins,
+        )
+        flask.g.ids = (len(coins.accepted), coins.duplicates, len(coins.rejected))
+        _refuse_bad(coins, strict=strict)
+        submission = Submission(
+            client=client(),
+            content_type=(request.content_type or "")[:MAX_CONTENT_TYPE_LENGTH],
+            idempotency_key=key,
+            body_sha256=digest,
+            coins=coins,
+        )
+        try:
+            number = commits.submit(submission)
+        except psycopg.errors.UniqueViolation:
+            # Another request with the same key was committed since this one looked for it.
+            earlier = staging.find_submission(client=client(), idempotency_key=key or "")
+            if earlier is None:
+                raise
+            return _replay(earlier, digest)
+        rejected = [vars(coin) for coin in coins.rejected]
+        count_ids(accepted=len(coins.accepted), duplicates=coins.duplicates, rejected=len(rejected))
+        return _answer(number, accepted=len(coins.accepted), duplicates=coins.duplicates, rejected=rejected)
+
+    @app.get("/submissions/<number>")
+    def get_submission(number: str) -> dict[str, Any]:
+        submission = read_bigint(number)
+        found = None if submission is None else staging.read_submission(submission)
+        if found is None:
+            raise ProblemError(HTTPStatus.NOT_FOUND, "There is no such submission.")
+        outcomes = [coin["outcome"] or "pending" for coin in found["coins"]]
+        return {
+            **found,
+            "received_at": found["received_at"].isoformat(),
+            "counts": {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
+        }
+
+
+def _answer(submission: int, *, accepted: int, duplicates: int, rejected: list[dict[str, Any]]) -> flask.Response:
+    answer = {
+        "message": "accepted",
+        "submission": submission,
+        "accepted": accepted,
+        "duplicates": duplicates,
+        "rejected": rejected,
+    }
+    return flask.Response(
+        json.dumps(answer, separators=(",", ":")),
+        status=HTTPStatus.ACCEPTED,
+        headers={"Location": f"/submissions/{submission}"},
+        content_type="application/json",
+    )
+
+
+def _replay(earlier: dict[str, Any], digest: bytes) -> flask.Response:
+    if bytes(earlier.pop("body_sha256")) != digest:
+        raise ProblemError(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "This Idempotency-Key was used with another body; use a new key for a new body.",
+        )
+    flask.g.ids = (earlier["accepted"], earlier["duplicates"], len(earlier["rejected"]))
+    response = _answer(**earlier)
+    response.headers["Idempotent-Replayed"] = "true"
+    return response
+
+
+def _idempotency_key() -> str | None:
+    key = flask.request.headers.get("Idempotency-Key")
+    if key is not None and not (0 < len(key) <= MAX_KEY_LENGTH and key.isascii() and key.isprintable()):
+        raise ProblemError(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            f"An Idempotency-Key has 1 to {MAX_KEY_LENGTH} printable ASCII characters.",
+        )
+    return key
+
+
+def _is_strict() -> bool:
+    strict = flask.request.args.get("strict", "0")
+    if strict not in {"0", "1"}:
+        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "strict is 1 or 0.")
+    return strict == "1"
+
+
+def _refuse_bad(coins: ParsedCoins, *, strict: bool) -> None:
+    rejected = [vars(coin) for coin in coins.rejected]
+    if not coins.accepted:
+        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "There is no coin id in the body.", rejected=rejected)
+    if strict and rejected:
+        raise ProblemError(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "With strict=1 every id must be good; nothing was staged.",
+            rejected=rejected,
+        )

@@ -1,0 +1,193 @@
+"""What can be seen of the receiver from outside: request ids, one log line a request, and Prometheus metrics."""
+
+import functools
+import itertools
+import json
+import logging
+import os
+import re
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import flask
+import psycopg
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from receiver.connections import Connections
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+# Where a request id and the time of arrival travel in a WSGI environ, when the server knows them first.
+ENVIRON_REQUEST_ID = "receiver.request_id"
+ENVIRON_STARTED = "receiver.started"
+
+REQUESTS = Counter("receiver_requests", "Requests answered.", ["method", "route", "status"])
+SECONDS = Histogram(
+    "receiver_request_seconds",
+    "Time from the arrival of a request to its answer.",
+    ["route"],
+    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 1, 2),
+)
+IDS = Counter("receiver_ids", "Ids of accepted submissions.", ["result"])
+
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+UNROUTED = "unrouted"  # the route of requests that match none, or are refused before they are routed
+
+# A request id of our own: which process, and which of its requests. Random bits for each would be a system call.
+_PROCESS_ID = secrets.token_hex(8)
+_numbers = itertools.count(1)
+
+
+def start_logging() -> None:
+    """Write what goes wrong to standard output, as a JSON object a line like the lines of requests."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_JsonLines())
+    logger = logging.getLogger("receiver")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+class _JsonLines(logging.Formatter):
+    """Formats a record as one JSON object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {"time": _now(), "level": record.levelname, "message": record.getMessage()}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def request_id_of(sent: str | None) -> str:
+    """Return the request id that a client sent, or a new one where it sent none that is worth keeping."""
+    if sent and REQUEST_ID.fullmatch(sent):
+        return sent
+    return f"{_PROCESS_ID}-{next(_numbers):08x}"
+
+
+def note_request(
+    *,
+    request_id: str,
+    client: str,
+    method: str,
+    route: str,
+    status: int,
+    started: float,
+    ids: tuple[int, int, int] | None = None,
+) -> None:
+    """Count and log a request that was answered.
+
+    Args:
+        request_id: as echoed to the client.
+        client: key name or address.
+        method: the HTTP method.
+        route: the route's pattern, such as `/coins/<path:coin_id>`.
+        status: the HTTP status.
+        started: when it arrived, on `time.perf_counter`.
+        ids: how many were accepted, repeated and rejected, where it carried any.
+    """
+    seconds = time.perf_counter() - started
+    _requests_of(method if method in METHODS else "other", route, status).inc()
+    _seconds_of(route).observe(seconds)
+    line: dict[str, object] = {
+        "time": _now(),
+        "request_id": request_id,
+        "client": client,
+        "method": method,
+        "route": route,
+        "status": status,
+        "ms": round(seconds * 1000, 1),
+    }
+    if ids is not None:
+        line["accepted"], line["duplicates"], line["rejected"] = ids
+    # Not through logging, which costs three times as much as the line itself.
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+@functools.cache
+def _requests_of(method: str, route: str, status: int) -> Counter:
+    return REQUESTS.labels(method, route, status)
+
+
+@functools.cache
+def _seconds_of(route: str) -> Histogram:
+    return SECONDS.labels(route)
+
+
+def count_ids(*, accepted: int, duplicates: int, rejected: int) -> None:
+    """Count the ids of a submission that was committed."""
+    for result, count in (("accepted", accepted), ("duplicate", duplicates), ("rejected", rejected)):
+        if count:
+            IDS.labels(result).inc(count)
+
+
+def observe_requests(app: flask.Flask) -> None:
+    """Give every request of the application an id, count it and log it.
+
+    Register it before anything else that works on responses: it then sees them last.
+    """
+
+    @app.before_request
+    def _start() -> None:
+        environ = flask.request.environ
+        flask.g.started = environ.get(ENVIRON_STARTED) or time.perf_counter()
+        flask.g.request_id = environ.get(ENVIRON_REQUEST_ID) or request_id_of(flask.request.headers.get("X-Request-Id"))
+
+    @app.after_request
+    def _finish(response: flask.Response) -> flask.Response:
+        request = flask.request
+        response.headers["X-Request-Id"] = flask.g.request_id
+        note_request(
+            request_id=flask.g.request_id,
+            client=flask.g.client,
+            method=request.method,
+            route=request.url_rule.rule if request.url_rule else UNROUTED,
+            status=response.status_code,
+            started=flask.g.started,
+            ids=flask.g.get("ids"),
+        )
+        return response
+
+
+class Backlog(Collector):
+    """Asks the database, at each scrape, what is staged and pending."""
+
+    def __init__(self, connections: Connections) -> None:
+        """Measure over these connections."""
+        self._connections = connections
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield whether the database can be used and, where it can, the backlog."""
+        try:
+            pending, oldest_seconds = self._connections.fetch("measure_backlog")[0]
+        except psycopg.Error:
+            yield GaugeMetricFamily("receiver_database_up", "Whether the database can be used.", value=0)
+            return
+        yield GaugeMetricFamily("receiver_database_up", "Whether the database can be used.", value=1)
+        yield GaugeMetricFamily("receiver_staged_pending", "Staged ids that have no outcome.", value=pending)
+        yield GaugeMetricFamily(
+            "receiver_staged_oldest_pending_seconds", "Age of the oldest of them.", value=oldest_seconds
+        )
+
+
+def metrics_registry(connections: Connections) -> CollectorRegistry:
+    """Return what `/metrics` shows: all worker processes together where there are several, and the backlog."""
+    registry = CollectorRegistry()
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    else:
+        for metric in (REQUESTS, SECONDS, IDS):
+            registry.register(metric)
+    registry.register(Backlog(connections))
+    return registry

@@ -1,0 +1,22 @@
+-- Keep CoinGecko's list of coins, and let it decide on the order of the lookups that are pending.
+WITH answer AS (
+    SELECT DISTINCT coin_id FROM unnest(%(coin_ids)s::text[]) AS coin_id
+),
+
+removed AS (
+    DELETE FROM coin_catalog
+    WHERE NOT EXISTS (SELECT FROM answer WHERE answer.coin_id = coin_catalog.coin_id)
+),
+
+added AS (
+    INSERT INTO coin_catalog (coin_id)
+    SELECT coin_id FROM answer
+    ORDER BY coin_id
+    ON CONFLICT (coin_id) DO NOTHING
+)
+
+UPDATE coin_lookups AS lookup
+SET listed = NOT lookup.listed
+WHERE
+    lookup.state = 'pending'
+    AND lookup.listed <> EXISTS (SELECT FROM answer WHERE answer.coin_id = lookup.coin_id);

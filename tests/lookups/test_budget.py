@@ -1,0 +1,135 @@
+"""One budget for all processes: never over the limit as the server sees it, and used to the full."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+
+import psycopg
+from psycopg_pool import ConnectionPool
+
+from coin_pipeline.coingecko.budget import RateBudget
+from stack.standin.market import coin_ids
+from stack.standin.server import StandIn
+from tests.conftest import RunningStandIn, stage
+from tests.lookups.conftest import outcomes
+from tests.lookups.engine import await_that, drain, start_engine
+
+FOREVER = threading.Event()  # never set
+
+
+def permits_now(budget: RateBudget, *, wanted: int) -> int:
+    """Make calls that end at once, as many as are allowed without waiting."""
+    made = 0
+    for _ in range(wanted):
+        with budget.call(deadline=time.monotonic(), stop=FOREVER) as allowed:
+            made += allowed
+    return made
+
+
+def test_two_processes_spend_the_whole_budget_and_not_one_call_more(
+    database_url: str, connection: psycopg.Connection, start_standin: Callable[[StandIn], RunningStandIn]
+) -> None:
+    standin = start_standin(StandIn(calls_per_window=100, window_seconds=6, latency_seconds=0.02))
+    wanted = [coin_id for coin_id in coin_ids(1000) if coin_id not in {"bitcoin", "ethereum", "tether"}][:500]
+    stage(connection, *wanted)
+    engines = [
+        start_engine(database_url, standin.base_url, calls=100, window=6, concurrency=8, leasing_seconds=60)
+        for _ in range(2)
+    ]
+    assert [engine.wait(60) for engine in engines] == [0, 0]
+
+    calls = standin.state.calls
+    assert Counter(call.status for call in calls) == {200: 500}
+    assert max(Counter(call.path for call in calls).values()) == 1
+    assert standin.state.busiest_window() == 100
+    assert max(call.at for call in calls) - min(call.at for call in calls) <= 1.05 * 24
+    assert set(map(tuple, outcomes(connection).values())) == {("added",)}
+    runs = connection.execute("SELECT DISTINCT leased_by FROM coin_lookups").fetchall()
+    assert len(runs) == 2
+
+
+def test_unused_permits_may_be_spent_in_a_burst_and_no_more(
+    connection: psycopg.Connection, pool: ConnectionPool
+) -> None:
+    budget = RateBudget(pool, calls_per_minute=5, window_seconds=60)
+    assert permits_now(budget, wanted=10) == 5
+    connection.execute("UPDATE api_calls SET occupies_until = now() WHERE id <= 2")
+    assert permits_now(budget, wanted=10) == 2
+
+
+def test_a_call_occupies_the_window_from_its_answer_on(pool: ConnectionPool) -> None:
+    budget = RateBudget(pool, calls_per_minute=1, window_seconds=1)
+    with budget.call(deadline=time.monotonic(), stop=FOREVER) as allowed:
+        assert allowed
+        threading.Event().wait(0.5)  # the answer takes its time
+        answered_at = time.monotonic()
+    with budget.call(deadline=time.monotonic() + 5, stop=FOREVER) as allowed:
+        assert allowed
+        assert time.monotonic() - answered_at >= 1
+
+
+def test_threads_that_ask_together_get_no_permit_too_many(
+    connection: psycopg.Connection, pool: ConnectionPool, together: Callable[[list[Callable[[], object]]], None]
+) -> None:
+    budget = RateBudget(pool, calls_per_minute=7)
+    together([lambda: permits_now(budget, wanted=3)] * 6)
+    assert connection.execute("SELECT count(*) FROM api_calls").fetchall() == [(7,)]
+
+
+def test_an_advertised_limit_lowers_the_budget_visibly_and_never_raises_it(
+    connection: psycopg.Connection, pool: ConnectionPool, start_standin: Callable[[StandIn], RunningStandIn]
+) -> None:
+    def in_force() -> int:
+        return int(connection.execute("SELECT calls_per_minute FROM pipeline_status").fetchall()[0][0])
+
+    standin = start_standin(StandIn(calls_per_window=0, latency_seconds=0, advertised_limit=3))
+    stage(connection, *coin_ids(100)[20:40])
+    report = drain(pool, standin.base_url, calls=10, concurrency=1)
+    assert report.calls == 3
+    assert in_force() == 3
+    standin.state.advertised_limit = 500
+    connection.execute("TRUNCATE api_calls")
+    drain(pool, standin.base_url, calls=10, concurrency=1)
+    assert in_force() == 10
+
+
+def test_what_was_advertised_to_another_setting_is_forgotten(
+    connection: psycopg.Connection, pool: ConnectionPool
+) -> None:
+    RateBudget(pool, calls_per_minute=30).note_answer(advertised_limit=5)
+    assert permits_now(RateBudget(pool, calls_per_minute=30), wanted=10) == 5
+    assert permits_now(RateBudget(pool, calls_per_minute=500), wanted=10) == 10
+    assert connection.execute("SELECT calls_last_minute FROM pipeline_status").fetchall() == [(15,)]
+
+
+def test_a_pause_stops_every_process(
+    database_url: str, connection: psycopg.Connection, start_standin: Callable[[StandIn], RunningStandIn]
+) -> None:
+    standin = start_standin(StandIn(calls_per_window=10, window_seconds=2, latency_seconds=0))
+    stage(connection, *coin_ids(100)[20:60])
+    engines = [start_engine(database_url, standin.base_url, calls=0, concurrency=4) for _ in range(2)]
+    assert [engine.wait(60) for engine in engines] == [0, 0]
+    assert set(map(tuple, outcomes(connection).values())) == {("added",)}
+    refused = [call.at for call in standin.state.calls if call.status == 429]
+    assert 3 <= len(refused) <= 3 * 8  # none but the calls that were in flight when the pause began
+    bursts = 1 + sum(after - before > 0.8 for before, after in pairwise(sorted(refused)))
+    assert bursts <= 4
+
+
+def test_a_pause_that_is_lifted_is_noticed(connection: psycopg.Connection, pool: ConnectionPool) -> None:
+    budget = RateBudget(pool, calls_per_minute=0)
+    budget.pause_for_rate_limit(retry_after=100)
+    allowed: list[bool] = []
+
+    def call() -> None:
+        with budget.call(deadline=time.monotonic() + 200, stop=FOREVER) as may:
+            allowed.append(may)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    connection.execute("UPDATE rate_budget SET paused_until = now()")
+    await_that(lambda: allowed, within=5, what="a call after the pause")
+    thread.join()
+    assert allowed == [True]

@@ -1,0 +1,118 @@
+"""The engine as Dagster and the command line run it: the drain job's order, and requeue from both."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+import pytest
+
+from coin_pipeline import defs
+from coin_pipeline.defs.enrichment.assets import coin_catalog
+from coin_pipeline.defs.enrichment.jobs import drain, requeue
+from coin_pipeline.resources import CoinGeckoResource, DatabaseResource
+from stack.home import Home
+from stack.standin.server import API_ROOT, StandIn
+from tests.conftest import RunningStandIn, stage
+from tests.lookups.conftest import outcomes
+
+
+@pytest.fixture
+def standin(start_standin: Callable[[StandIn], RunningStandIn]) -> RunningStandIn:
+    return start_standin(StandIn(calls_per_window=0, latency_seconds=0))
+
+
+@pytest.fixture
+def definitions(database_url: str, standin: RunningStandIn, monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    return dg.Definitions(
+        assets=dg.load_assets_from_package_module(defs),
+        asset_checks=dg.load_asset_checks_from_package_module(defs),
+        jobs=[drain, requeue],
+        executor=dg.in_process_executor,
+        resources={
+            "database": DatabaseResource(url=database_url),
+            "coingecko": CoinGeckoResource(
+                base_url=standin.base_url,
+                plan="public",
+                calls_per_minute=0,
+                concurrency=4,
+                max_pages=30,
+                refresh_after_days=7,
+            ),
+        },
+    )
+
+
+def test_a_run_looks_up_first_and_asks_for_the_list_of_coins_last(
+    connection: psycopg.Connection, definitions: dg.Definitions, standin: RunningStandIn
+) -> None:
+    stage(connection, "monacoin", "nobody")
+    result = definitions.resolve_job_def("drain").execute_in_process()
+    assert result.success
+    assert outcomes(connection) == {"monacoin": ["added"], "nobody": ["unknown"]}
+    paths = [call.path.removeprefix(API_ROOT) for call in standin.state.calls]
+    assert sorted(paths[:2]) == ["/coins/monacoin/tickers", "/coins/nobody/tickers"]
+    assert paths[2:] == ["/coins/list"]
+    (catalog,) = result.asset_materializations_for_node("coin_catalog")
+    assert catalog.metadata["dagster/row_count"].value == standin.state.coins
+
+
+@pytest.mark.usefixtures("connection")
+def test_a_list_that_cannot_be_had_fails_no_run(definitions: dg.Definitions, standin: RunningStandIn) -> None:
+    standin.state.list_fault = "status-503"
+    result = dg.materialize([coin_catalog], resources=definitions.resources)
+    assert result.success
+    (catalog,) = result.asset_materializations_for_node("coin_catalog")
+    assert catalog.metadata["renewed"].value is False
+
+
+@pytest.fixture
+def dead_letters(connection: psycopg.Connection) -> None:
+    """Two failed ids and an unknown one."""
+    stage(connection, "a", "b", "typo")
+    connection.execute(
+        "INSERT INTO coin_lookups (coin_id, state, attempts, looked_up_at)"
+        " VALUES ('a', 'failed', 6, now()), ('b', 'failed', 6, now()), ('typo', 'unknown', 1, now())"
+    )
+    connection.execute(
+        "UPDATE staged_coins SET outcome = state, resolved_at = now()"
+        " FROM coin_lookups WHERE coin_lookups.coin_id = staged_coins.coin_id"
+    )
+
+
+@pytest.mark.usefixtures("dead_letters")
+def test_the_requeue_job_brings_dead_letters_back(connection: psycopg.Connection, definitions: dg.Definitions) -> None:
+    job = definitions.resolve_job_def("requeue")
+    assert job.execute_in_process(
+        run_config={"ops": {"requeue_lookups": {"config": {"coin_ids": ["a", "typo"]}}}}
+    ).success
+    assert outcomes(connection) == {"a": [None], "b": ["failed"], "typo": ["unknown"]}
+    assert job.execute_in_process(run_config={"ops": {"requeue_lookups": {"config": {"state": "unknown"}}}}).success
+    assert outcomes(connection) == {"a": [None], "b": ["failed"], "typo": [None]}
+
+
+@pytest.mark.usefixtures("dead_letters")
+def test_coins_requeue_brings_dead_letters_back_and_names_them(
+    connection: psycopg.Connection, database_url: str, tmp_path: Path
+) -> None:
+    home = Home(tmp_path)
+
+    def coins_requeue(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "stack.cli", "requeue", "--home", str(tmp_path), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    with home.claim():
+        home.write_state({"database_url": database_url})
+        done = coins_requeue("b", "typo")
+        assert (done.returncode, done.stdout) == (0, "b\n")
+        assert done.stderr.splitlines() == ["1 requeued", "typo is not failed"]
+        assert outcomes(connection) == {"a": ["failed"], "b": [None], "typo": ["unknown"]}
+        assert coins_requeue().stdout == "a\n"
+        assert coins_requeue("--state", "unknown").stdout == "typo\n"
+        assert outcomes(connection) == {"a": [None], "b": [None], "typo": [None]}
+    stopped = coins_requeue()
+    assert stopped.returncode == 1
+    assert len(stopped.stderr.splitlines()) == 1

@@ -1,0 +1,242 @@
+"""Pruning, alerts and the checks of health, on a real database and a real webhook."""
+
+import json
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import dagster as dg
+import psycopg
+import pytest
+
+from coin_pipeline.alerts import send_alert
+from coin_pipeline.defs.enrichment.assets import alert_of_dead_letters
+from coin_pipeline.defs.enrichment.checks import (
+    is_stuck,
+    lookups_are_not_stuck,
+    lookups_rarely_fail,
+    outcomes_agree_with_coins,
+)
+from coin_pipeline.defs.operations.alerts import run_failure_alert
+from coin_pipeline.defs.operations.jobs import prune
+from coin_pipeline.resources import DatabaseResource
+from tests.conftest import stage
+
+
+@pytest.fixture
+def database(connection: psycopg.Connection, database_url: str, monkeypatch: pytest.MonkeyPatch) -> DatabaseResource:
+    """This module's database, emptied, as the assets see it."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    return DatabaseResource(url=database_url)
+
+
+def result_of(check: dg.AssetChecksDefinition, database: DatabaseResource) -> dg.AssetCheckResult:
+    result = check(database)
+    assert isinstance(result, dg.AssetCheckResult)
+    return result
+
+
+class Webhook:
+    """A chat that keeps what it is told, or refuses it."""
+
+    def __init__(self) -> None:
+        self.status = 200
+        self.received: list[dict[str, str]] = []
+        webhook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                if webhook.status == 200:
+                    webhook.received.append(json.loads(body))
+                self.send_response(webhook.status)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    webhook = Webhook()
+    thread = threading.Thread(target=webhook.server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield webhook
+    webhook.server.shutdown()
+    thread.join()
+    webhook.server.server_close()
+
+
+def test_old_submissions_go_with_all_their_rows_once_everything_is_resolved(
+    database: DatabaseResource, connection: psycopg.Connection
+) -> None:
+    old_and_done, old_and_pending, old_but_resolved_late, young = (
+        stage(connection, f"coin-{n}", "b") for n in range(4)
+    )
+    connection.execute("INSERT INTO rejected_coins SELECT id, 9, 'x', 'bad' FROM submissions")
+    connection.execute("UPDATE submissions SET received_at = now() - interval '31 days' WHERE id <> %s", (young,))
+    connection.execute(
+        "UPDATE staged_coins SET outcome = 'unknown', resolved_at = now() - interval '31 days'"
+        " WHERE submission_id <> %s",
+        (old_and_pending,),
+    )
+    connection.execute(
+        "UPDATE staged_coins SET resolved_at = now() WHERE submission_id = %s AND coin_id = 'b'",
+        (old_but_resolved_late,),
+    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert prune.execute_in_process(instance=instance, resources={"database": database}).success
+    kept = [(old_and_pending,), (old_but_resolved_late,), (young,)]
+    assert connection.execute("SELECT id FROM submissions ORDER BY id").fetchall() == kept
+    for table in ("staged_coins", "rejected_coins"):
+        rows = connection.execute(f"SELECT DISTINCT submission_id FROM {table} ORDER BY 1".encode())
+        assert rows.fetchall() == kept
+    assert old_and_done not in {row[0] for row in kept}
+
+
+def test_old_finished_runs_go_and_their_events_with_them(
+    database: DatabaseResource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        first = prune.execute_in_process(instance=instance, resources={"database": database})
+        assert instance.get_run_by_id(first.run_id) is not None
+        monkeypatch.setattr("coin_pipeline.defs.operations.jobs.timedelta", lambda **_: timedelta(seconds=0))
+        second = prune.execute_in_process(instance=instance, resources={"database": database})
+        assert instance.get_run_by_id(first.run_id) is None
+        assert instance.all_logs(first.run_id) == []
+        assert instance.get_run_by_id(second.run_id) is not None
+
+
+def test_one_cause_is_alerted_once_in_ten_minutes(connection: psycopg.Connection, webhook: Webhook) -> None:
+    def alert(cause: str) -> bool:
+        return send_alert(connection, webhook_url=webhook.url, cause=cause, text=f"{cause}!")
+
+    assert [alert("a"), alert("a"), alert("b")] == [True, False, True]
+    connection.execute("UPDATE alerts SET sent_at = now() - interval '10 minutes'")
+    assert alert("a")
+    assert webhook.received == [{"text": "a!"}, {"text": "b!"}, {"text": "a!"}]
+
+
+def test_an_alert_that_does_not_arrive_is_sent_the_next_time(
+    connection: psycopg.Connection, webhook: Webhook, caplog: pytest.LogCaptureFixture
+) -> None:
+    webhook.status = 500
+    assert not send_alert(connection, webhook_url=webhook.url, cause="a", text="first")
+    assert webhook.url not in caplog.text
+    webhook.status = 200
+    assert send_alert(connection, webhook_url=webhook.url, cause="a", text="second")
+    assert webhook.received == [{"text": "second"}]
+
+
+def test_dead_letters_are_alerted(
+    database: DatabaseResource, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alert_of_dead_letters(database, failed=2)
+    monkeypatch.setenv("ALERT_WEBHOOK_URL", webhook.url)
+    alert_of_dead_letters(database, failed=0)
+    assert webhook.received == []
+    alert_of_dead_letters(database, failed=2)
+    (alert,) = webhook.received
+    assert alert["text"].startswith("2 coins could not be looked up")
+
+
+def test_a_failed_run_is_alerted(database: DatabaseResource, webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALERT_WEBHOOK_URL", webhook.url)
+
+    @dg.op
+    def fail() -> None:
+        raise RuntimeError("no luck")
+
+    @dg.job
+    def unlucky() -> None:
+        fail()
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = unlucky.execute_in_process(instance=instance, raise_on_error=False)
+        context = dg.build_run_status_sensor_context(
+            sensor_name="run_failure_alert",
+            dagster_instance=instance,
+            dagster_run=result.dagster_run,
+            dagster_event=result.get_run_failure_event(),
+        ).for_run_failure()
+        run_failure_alert(context, database=database)
+    (alert,) = webhook.received
+    assert "unlucky failed" in alert["text"]
+    assert result.run_id in alert["text"]
+
+
+@pytest.mark.parametrize(
+    ("due_seconds", "resolved_seconds_ago", "is_paused", "stuck"),
+    [
+        (700, 700, False, True),
+        (700, None, False, True),
+        (700, 500, False, False),
+        (500, 700, False, False),
+        (None, 700, False, False),
+        (700, 700, True, False),
+    ],
+)
+def test_stuck_is_due_and_unmoved_for_ten_minutes_without_a_pause(
+    *, due_seconds: float | None, resolved_seconds_ago: float | None, is_paused: bool, stuck: bool
+) -> None:
+    assert is_stuck(due_seconds=due_seconds, resolved_seconds_ago=resolved_seconds_ago, is_paused=is_paused) is stuck
+
+
+def test_an_old_pending_id_that_nobody_takes_up_turns_the_check_red(
+    database: DatabaseResource, connection: psycopg.Connection
+) -> None:
+    assert result_of(lookups_are_not_stuck, database).passed
+    stage(connection, "bitcoin")
+    assert result_of(lookups_are_not_stuck, database).passed
+    connection.execute("UPDATE submissions SET received_at = now() - interval '11 minutes'")
+    assert not result_of(lookups_are_not_stuck, database).passed
+    connection.execute("UPDATE rate_budget SET paused_until = now() + interval '1 minute'")
+    assert result_of(lookups_are_not_stuck, database).passed
+
+
+def test_more_than_one_dead_letter_in_twenty_turns_the_check_red(
+    database: DatabaseResource, connection: psycopg.Connection
+) -> None:
+    assert result_of(lookups_rarely_fail, database).passed
+    insert = """
+        INSERT INTO coin_lookups (coin_id, state, looked_up_at) SELECT %s || n, %s, now() FROM generate_series(1, %s) n
+    """
+    connection.execute(insert, ("good", "found", 19))
+    connection.execute(insert, ("bad", "failed", 1))
+    assert result_of(lookups_rarely_fail, database).passed
+    connection.execute(insert, ("worse", "failed", 1))
+    assert not result_of(lookups_rarely_fail, database).passed
+
+
+@pytest.mark.parametrize(
+    ("outcome", "has_row", "passes"),
+    [
+        ("added", True, True),
+        ("added", False, False),
+        ("already_known", False, False),
+        ("unknown", True, False),
+        ("failed", True, False),
+        ("unknown", False, True),
+    ],
+)
+def test_an_outcome_that_the_table_contradicts_turns_the_check_red(
+    database: DatabaseResource, connection: psycopg.Connection, *, outcome: str, has_row: bool, passes: bool
+) -> None:
+    stage(connection, "bitcoin")
+    if has_row:
+        connection.execute("INSERT INTO coins (id, exchanges, complete) VALUES ('bitcoin', '{}', true)")
+    connection.execute("UPDATE staged_coins SET outcome = %s, resolved_at = clock_timestamp()", (outcome,))
+    assert result_of(outcomes_agree_with_coins, database).passed is passes
+
+
+def test_an_unknown_that_was_listed_later_stays_right(
+    database: DatabaseResource, connection: psycopg.Connection
+) -> None:
+    stage(connection, "bitcoin")
+    connection.execute("UPDATE staged_coins SET outcome = 'unknown', resolved_at = now() - interval '1 day'")
+    connection.execute("INSERT INTO coins (id, exchanges, complete) VALUES ('bitcoin', '{}', true)")
+    assert result_of(outcomes_agree_with_coins, database).passed

@@ -1,0 +1,219 @@
+"""Clients that are slow, huge, chunked or gone, and an end that loses nothing; over raw sockets."""
+
+import csv
+import io
+import json
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+
+import psutil
+import psycopg
+import pytest
+import requests
+
+from tests.receiver.conftest import Receiver, assert_problem, await_condition, is_listening
+
+pytestmark = pytest.mark.usefixtures("connection")
+
+REPLY_LIMIT = 0.4  # seconds: what coin-spewer wants
+
+
+def connect(receiver: Receiver) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", receiver.port), timeout=10)
+
+
+def head(*headers: str, path: str = "/coins", content_type: str = "text/csv") -> bytes:
+    """Exactly coin-spewer's headers, and those of the test."""
+    lines = [f"POST {path} HTTP/1.1", f"content-type: {content_type}", "accept: */*", "host: localhost:5004", *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def read_reply(connection: socket.socket) -> tuple[int, bytes]:
+    """Read one reply; status 0 when the connection ended before it."""
+    reply = b""
+    while b"\r\n\r\n" not in reply:
+        piece = connection.recv(65536)
+        if not piece:
+            return 0, reply
+        reply += piece
+    headers, _, body = reply.partition(b"\r\n\r\n")
+    length = int(headers.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+    while len(body) < length:
+        body += connection.recv(65536)
+    return int(headers.split()[1]), body
+
+
+def post(receiver: Receiver, body: bytes, *, content_type: str = "text/csv") -> tuple[int, bytes]:
+    with closing(connect(receiver)) as connection:
+        connection.sendall(head(f"content-length: {len(body)}", content_type=content_type) + body)
+        return read_reply(connection)
+
+
+def chunked(*pieces: bytes) -> bytes:
+    return b"".join(f"{len(piece):x}\r\n".encode() + piece + b"\r\n" for piece in pieces)
+
+
+def worker_of(receiver: Receiver) -> psutil.Process:
+    return psutil.Process(receiver.process.pid).children()[0]
+
+
+def submissions(connection: psycopg.Connection) -> int:
+    return len(connection.execute("SELECT FROM submissions").fetchall())
+
+
+@pytest.mark.parametrize(
+    "ids", [["bitcoin", "boringdao-[old]", "-baby-doge", "bit_financial"], ["bitcoin", "a", "b", ""]]
+)
+def test_a_request_with_exactly_the_headers_of_coin_spewer_is_accepted(receiver: Receiver, ids: list[str]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([["coins"], *([coin_id] for coin_id in ids)])
+    as_csv = text.getvalue().removesuffix("\n").replace('""', "").encode()
+    as_json = json.dumps({"coins": ids}).encode()
+    for body, content_type in ((as_csv, "text/csv"), (as_json, "application/json")):
+        status, answer = post(receiver, body, content_type=content_type)
+        assert status == 202
+        assert json.loads(answer)["accepted"] == len([coin_id for coin_id in ids if coin_id])
+
+
+def test_clients_that_send_a_byte_a_second_hold_nobody_up(receiver: Receiver) -> None:
+    with ExitStack() as slow:
+        connections = [slow.enter_context(closing(connect(receiver))) for _ in range(50)]
+        for connection in connections:
+            connection.sendall(head("content-length: 100") + b"c")
+        done = threading.Event()
+
+        def drip() -> None:
+            while not done.wait(1):
+                for connection in connections:
+                    connection.sendall(b"o")
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        try:
+            for number in range(30):
+                started = time.monotonic()
+                assert post(receiver, f"coins\ncoin-{number}".encode())[0] == 202
+                assert time.monotonic() - started < REPLY_LIMIT
+        finally:
+            done.set()
+            dripping.join()
+
+
+def endless(piece: bytes) -> Iterator[bytes]:
+    while True:
+        yield piece
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_body_above_the_limit_is_refused_at_once_and_not_held_in_memory(
+    receiver: Receiver, connection: psycopg.Connection, *, is_chunked: bool
+) -> None:
+    size = 50_000_000
+    worker = worker_of(receiver)
+    before = worker.memory_info().rss
+    with closing(connect(receiver)) as client:
+        client.sendall(head("transfer-encoding: chunked" if is_chunked else f"content-length: {size}"))
+        if is_chunked:
+            client.sendall(chunked(b"x" * 2**20, b"x"))
+        # Refused before the rest is sent.
+        assert read_reply(client)[0] == 413
+    response = receiver.request(
+        "POST",
+        "/coins",
+        data=(b"x" * 50_000 for _ in range(size // 50_000)) if is_chunked else b"x" * size,
+        headers={"content-type": "text/csv"},
+    )
+    assert response.status_code == 413
+    assert response.json()["status"] == 413
+    assert worker.memory_info().rss - before < size / 4
+    assert submissions(connection) == 0
+
+
+def test_a_chunked_body_is_taken_whole_and_not_at_all_when_the_client_breaks_off(
+    receiver: Receiver, connection: psycopg.Connection
+) -> None:
+    body = chunked(b"coins\nbit", b"coin\nether", b"eum")
+    with closing(connect(receiver)) as client:
+        client.sendall(head("transfer-encoding: chunked") + body + b"0\r\n\r\n")
+        assert read_reply(client)[0] == 202
+    assert connection.execute("SELECT coin_id FROM staged_coins ORDER BY 1").fetchall() == [("bitcoin",), ("ethereum",)]
+    for headers, sent in (("transfer-encoding: chunked", body), ("content-length: 99", b"coins\nbitcoin\nether")):
+        with closing(connect(receiver)) as client:
+            client.sendall(head(headers) + sent)
+            client.shutdown(socket.SHUT_WR)
+            assert read_reply(client)[0] == 400
+    assert submissions(connection) == 1
+
+
+def test_a_client_that_stops_sending_is_told_that_it_took_too_long(start_receiver: Callable[..., Receiver]) -> None:
+    receiver = start_receiver(RECEIVER_BODY_SECONDS="0.5")
+    with closing(connect(receiver)) as client:
+        client.sendall(head("content-length: 99") + b"coins\nbit")
+        status, problem = read_reply(client)
+    assert status == json.loads(problem)["status"] == 408
+
+
+def test_an_unexpected_failure_is_a_problem_too(receiver: Receiver, connection: psycopg.Connection) -> None:
+    connection.execute("ALTER TABLE staged_coins RENAME TO mislaid")
+    try:
+        assert_problem(receiver.post_ids("bitcoin"), 500)
+    finally:
+        connection.execute("ALTER TABLE mislaid RENAME TO staged_coins")
+    assert receiver.post_ids("bitcoin").status_code == 202
+
+
+def test_a_head_that_is_not_http_is_refused_and_the_receiver_goes_on(receiver: Receiver) -> None:
+    for garbage in (b"\0\r\n\r\n", b"POST /coins HTTP/1.1\r\ncontent-length: 1e9\r\n\r\n"):
+        with closing(connect(receiver)) as client:
+            client.sendall(garbage)
+            assert read_reply(client)[0] in {0, 400}
+    assert post(receiver, b"coins\nbitcoin")[0] == 202
+
+
+def test_sigterm_fails_readiness_first_finishes_requests_in_flight_and_loses_nothing(
+    start_receiver: Callable[..., Receiver], connection: psycopg.Connection, database_url: str
+) -> None:
+    receiver = start_receiver(RECEIVER_DRAIN_SECONDS="1.5")
+    acknowledged: list[int] = []
+    sent_after_stop: list[int] = []
+
+    def post_until_refused() -> None:
+        with requests.Session() as session:
+            while True:
+                try:
+                    response = session.post(
+                        f"http://127.0.0.1:{receiver.port}/coins", json={"coins": ["bitcoin"]}, timeout=10
+                    )
+                except requests.ConnectionError:
+                    return
+                assert response.status_code == 202
+                acknowledged.append(response.json()["submission"])
+
+    clients = [threading.Thread(target=post_until_refused) for _ in range(4)]
+    with psycopg.connect(database_url) as locking, closing(connect(receiver)) as in_flight:
+        for client in clients:
+            client.start()
+        await_condition(lambda: len(acknowledged) > 20, within=10)
+        receiver.process.send_signal(signal.SIGTERM)
+        # Not ready, and still serving.
+        await_condition(lambda: receiver.get("/readyz").status_code == 503, within=1)
+        status, answer = post(receiver, b"coins\nlate")
+        assert status == 202
+        sent_after_stop.append(json.loads(answer)["submission"])
+        # A request that is at work while the server stops is finished.
+        await_condition(lambda: not any(client.is_alive() for client in clients) or len(acknowledged) > 40, within=5)
+        locking.execute("LOCK TABLE staged_coins IN ACCESS EXCLUSIVE MODE")
+        in_flight.sendall(head("content-length: 15") + b"coins\nin-flight")
+        await_condition(lambda: not is_listening(receiver.port), within=5)
+        locking.rollback()
+        assert read_reply(in_flight)[0] == 202
+    for client in clients:
+        client.join()
+    assert receiver.process.wait(10) == 0
+    landed = {row[0] for row in connection.execute("SELECT submission_id FROM staged_coins")}
+    assert {*acknowledged, *sent_after_stop} <= landed
+    assert connection.execute("SELECT count(*) FROM staged_coins WHERE coin_id = 'in-flight'").fetchone() == (1,)
