@@ -1,7 +1,8 @@
 """Serve the code location to Dagster's daemon and web server: `python -m coin_pipeline.code_server`.
 
 Runs are children of this process, so that none can have outlived an earlier one: a run that Dagster still
-believes to be under way was killed, and is reported as failed before anything new starts.
+believes to be under way was killed, and is reported as failed before anything new starts. Where runs are no
+children of it, as on Kubernetes, start `dagster api grpc` itself instead.
 """
 
 import os
