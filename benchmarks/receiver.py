@@ -30,7 +30,7 @@ CONNECTIONS = 32
 IDS_A_REQUEST = 4
 WARM_UP = 1.0  # seconds
 CSV_IDS = 10_000
-FLOOR_THREADS = 8  # the best of 2, 4, 8, 16 and 32 for both floors
+FLOOR_THREADS = 8  # the best of 2, 4, 8, 16 and 32 for the floor on Granian
 
 BIN = Path(sys.executable).parent
 

@@ -97,7 +97,9 @@ def photograph_an_outage(page: Page, state: dict[str, Any]) -> None:
         page.get_by_text("Started").first.wait_for()
         page.get_by_role("link", name="View").first.click()
         page.get_by_text("STEP_UP_FOR_RETRY").first.wait_for()
-        save(page, "retry", height=900)
+        page.get_by_placeholder("Filter…").fill("no answer")  # the rest is a traceback, with paths of this machine
+        page.get_by_text("STEP_START").first.wait_for(state="hidden")
+        save(page, "retry", height=720)
     finally:
         os.kill(standin, signal.SIGCONT)
 
@@ -109,7 +111,8 @@ def photograph_a_failed_check(page: Page, state: dict[str, Any], connection: psy
     page.goto(f"{state['ui_url']}/runs")
     page.get_by_text("Failure").first.wait_for()
     page.goto(f"{state['ui_url']}/assets/coins?view=checks")
-    page.get_by_text("somebody-was-here").first.wait_for()
+    page.get_by_text("coins_are_well_formed").first.click()
+    page.get_by_text("violations").first.wait_for()
     save(page, "failed-check", height=700)
 
 
