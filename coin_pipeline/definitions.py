@@ -21,4 +21,4 @@ definitions = dg.Definitions(
         "database": DatabaseResource(url=dg.EnvVar("DATABASE_URL")),
         "coingecko": CoinGeckoResource.from_settings(read_settings()),
     },
-).map_asset_specs(func=lambda spec: spec.merge_attributes(owners=["team:data-engineering"], tags={"domain": "coins"}))
+)

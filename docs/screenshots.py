@@ -96,6 +96,7 @@ def photograph_an_outage(page: Page, state: dict[str, Any]) -> None:
         page.goto(f"{state['ui_url']}/runs")
         page.get_by_text("Started").first.wait_for()
         page.get_by_role("link", name="View").first.click()
+        page.set_viewport_size({"width": 1600, "height": 2000})  # the list draws only what can be seen
         page.get_by_text("STEP_UP_FOR_RETRY").first.wait_for()
         page.get_by_placeholder("Filter…").fill("no answer")  # the rest is a traceback, with paths of this machine
         page.get_by_text("STEP_START").first.wait_for(state="hidden")

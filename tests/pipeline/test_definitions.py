@@ -40,7 +40,7 @@ def test_the_lineage_leads_from_submissions_to_the_views(definitions: dg.Definit
         for node in graph.asset_nodes
     }
     assert lineage.items() >= LINEAGE.items()
-    assert all(node.description for node in graph.asset_nodes)
+    assert all(node.description and node.owners and node.kinds for node in graph.asset_nodes)
 
 
 def test_the_sensor_runs_by_default_and_starts_the_drain(definitions: dg.Definitions) -> None:

@@ -10,6 +10,7 @@ from coin_pipeline.alerts import send_alert
 from coin_pipeline.catalog import renew_catalog
 from coin_pipeline.coingecko.budget import RateBudget
 from coin_pipeline.coingecko.errors import AccessRefusedError, CoinGeckoError, CoinGeckoUnavailableError
+from coin_pipeline.defs import OWNERS, TAGS
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
 from coin_pipeline.lookup_queue import LookupQueue, take_up_pending
 from coin_pipeline.lookups import Drain, DrainLimits, DrainReport, Ending
@@ -25,6 +26,8 @@ RETRY_HOLD = timedelta(seconds=60)  # keeps the slot while the run waits for its
 @dg.asset(
     deps=["staged_coins"],
     group_name="enrichment",
+    owners=OWNERS,
+    tags=TAGS,
     kinds={"postgres", "table"},
     description=(
         "Staged ids that have no outcome yet. Materializing it gives each a lookup, and resolves those whose answer "
@@ -54,6 +57,8 @@ def pending_coins(database: DatabaseResource) -> dg.MaterializeResult[None]:
             "coin_lookups",
             deps=["pending_coins"],
             group_name="enrichment",
+            owners=OWNERS,
+            tags=TAGS,
             kinds={"coingecko", "postgres", "table"},
             description=(
                 "One row per distinct id ever wanted: work queue, memory of unknown ids, dead letters. "
@@ -64,6 +69,8 @@ def pending_coins(database: DatabaseResource) -> dg.MaterializeResult[None]:
             "coins",
             deps=["coin_lookups"],
             group_name="enrichment",
+            owners=OWNERS,
+            tags=TAGS,
             kinds={"postgres", "table"},
             description=(
                 "The final table: which exchanges list the coin. A coin is written in the same transaction as its "
@@ -138,6 +145,8 @@ def look_up_coins(
 
 @dg.asset(
     group_name="enrichment",
+    owners=OWNERS,
+    tags=TAGS,
     kinds={"coingecko", "postgres", "table"},
     # The last step of a run: the list is never asked for ahead of a lookup that the run can make.
     op_tags={"dagster/priority": "-1"},

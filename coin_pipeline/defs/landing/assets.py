@@ -2,6 +2,8 @@
 
 import dagster as dg
 
+from coin_pipeline.defs import OWNERS, TAGS
+
 submissions = dg.AssetSpec(
     "submissions",
     description="One row per accepted `POST /coins`, written by the receiver.",
@@ -19,6 +21,8 @@ submissions = dg.AssetSpec(
         )
     },
     group_name="landing",
+    owners=OWNERS,
+    tags=TAGS,
     kinds={"flask", "postgres", "table"},
 )
 
@@ -41,5 +45,7 @@ staged_coins = dg.AssetSpec(
         )
     },
     group_name="landing",
+    owners=OWNERS,
+    tags=TAGS,
     kinds={"flask", "postgres", "table"},
 )

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from coin_pipeline.defs import OWNERS, TAGS
 from coin_pipeline.resources import DatabaseResource
 from sql import query
 
@@ -21,6 +22,8 @@ def describe_view(database: DatabaseResource, *, name: str) -> dg.MaterializeRes
 @dg.asset(
     deps=["coins"],
     group_name="marts",
+    owners=OWNERS,
+    tags=TAGS,
     kinds={"postgres", "view"},
     description="For each exchange: how many distinct coins it lists, and the median `task_run` of those coins.",
 )
@@ -32,6 +35,8 @@ def exchange_coin_stats(database: DatabaseResource) -> dg.MaterializeResult[None
 @dg.asset(
     deps=["coins"],
     group_name="marts",
+    owners=OWNERS,
+    tags=TAGS,
     kinds={"postgres", "view"},
     description='The exchanges with an "x" in their name.',
 )
