@@ -22,4 +22,6 @@ REVOKE INSERT, UPDATE, DELETE ON alembic_version FROM coins_pipeline;
 REVOKE DELETE ON coins, rate_budget FROM coins_pipeline;
 
 -- People and reports read answers.
-GRANT SELECT ON coins, exchange_coin_stats, exchanges_with_x, pipeline_status TO coins_reader;
+GRANT SELECT
+ON coins, coin_listing_changes, exchange_coin_stats, exchanges_with_x, pipeline_status
+TO coins_reader;

@@ -35,8 +35,8 @@ def coins() -> None:
 @coins.command()
 @click.option("--standin", is_flag=True, help="Ask a CoinGecko stand-in on this machine instead of the real one.")
 @home_option
-@click.option("--receiver-port", type=int, envvar="RECEIVER_PORT", default=5004)
-@click.option("--ui-port", type=int, envvar="DAGSTER_UI_PORT", default=3000)
+@click.option("--receiver-port", type=click.IntRange(1, 65535), envvar="RECEIVER_PORT", default=5004)
+@click.option("--ui-port", type=click.IntRange(1, 65535), envvar="DAGSTER_UI_PORT", default=3000)
 def up(standin: bool, home: Path | None, receiver_port: int, ui_port: int) -> None:
     """Start everything, and stop it on Ctrl-C."""
     ports = Ports(receiver=receiver_port, ui=ui_port, code_server=free_port(), standin=free_port() if standin else None)
@@ -67,7 +67,7 @@ def spew_command(
 ) -> None:
     """Send coin-spewer's traffic, and say how it was answered."""
     console = Console()
-    coin_ids = ids.read_text().split("\n") if ids else _listed_coin_ids()
+    coin_ids = ids.read_text().splitlines() if ids else _listed_coin_ids()
     if len(coin_ids) < permutations:
         raise StackError(f"There are {len(coin_ids)} ids to draw from, fewer than the {permutations} of a task")
     tasks = tasks_of(coin_ids, size=permutations, fresh=fresh, chance=random.Random())  # noqa: S311
@@ -79,7 +79,7 @@ def spew_command(
 
 @coins.command()
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
-@click.option("--port", type=int, default=8080)
+@click.option("--port", type=click.IntRange(0, 65535), default=8080)
 @click.option("--calls-per-minute", type=click.IntRange(0), default=30, help="Calls a window; 0 is no limit.")
 @click.option("--window", type=float, default=60, help="The window in seconds.")
 @click.option("--latency-ms", type=click.IntRange(0), default=150)
@@ -153,7 +153,7 @@ def requeue(home: Path | None, state: str, coin_ids: tuple[str, ...]) -> None:
 
 def _listed_coin_ids() -> list[str]:
     """Return the ids of CoinGecko's own list."""
-    base_url = os.environ.get("COINGECKO_BASE_URL", "https://api.coingecko.com/api/v3")
+    base_url = os.environ.get("COINGECKO_BASE_URL") or "https://api.coingecko.com/api/v3"
     try:
         response = requests.get(f"{base_url}/coins/list", timeout=30)
         response.raise_for_status()

@@ -22,7 +22,7 @@ from stack.errors import StackError
 from stack.home import Home
 from stack.spew import print_report, spew, tasks_of
 from stack.standin.market import WELL_KNOWN_COINS
-from stack.supervisor import LOG_TAIL
+from stack.supervisor import LOG_TAIL, end_with_parent
 from stack.up import free_port
 
 TASKS = 20
@@ -40,6 +40,7 @@ def run_demo(*, keep: bool, console: Console) -> None:
     Raises:
         StackError: the stack did not start, or the pipeline stood still.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the stack is stopped
     directory = Path(tempfile.mkdtemp(prefix="coins-"))
     home = Home(directory)
     try:
@@ -67,7 +68,13 @@ def running_demo_stack(home: Home) -> Iterator[dict[str, Any]]:
     command = [sys.executable, "-m", "stack.cli", "up", "--standin", "--home", str(home.path)]
     ports = ["--receiver-port", str(free_port()), "--ui-port", str(free_port())]
     with log.open("wb") as output:
-        process = subprocess.Popen([*command, *ports], stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [*command, *ports],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches this process, which then stops the stack
+            preexec_fn=lambda: end_with_parent(signal.SIGTERM),  # noqa: PLW1509 (one thread spawns)
+        )
     try:
         yield _await_ready(home, process, log=log)
     finally:

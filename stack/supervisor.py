@@ -20,7 +20,7 @@ from pathlib import Path
 from stack.errors import StackError
 
 START_TIMEOUT = 60.0  # seconds until a service must be ready
-STOP_TIMEOUT = 3.0  # seconds until a service that was asked to stop is killed
+STOP_TIMEOUT = 2.4  # seconds until a service that was asked to stop is killed; there are four stages
 RESTART_DELAY = 1.0  # seconds before a service that died is started again
 MOST_RESTARTS = 5  # of one service within a minute; then the stack ends
 RESTART_WINDOW = 60.0  # seconds
@@ -55,6 +55,7 @@ class Service:
 class _Child:
     service: Service
     process: subprocess.Popen[bytes]
+    log_start: int
     restarts: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_RESTARTS))
     restart_count: int = 0
 
@@ -86,7 +87,8 @@ class Supervisor:
             StopRequestedError: the user would not wait.
         """
         for service in services:
-            self._children[service.name] = _Child(service, self._spawn(service))
+            log_start = self._log_size(service)
+            self._children[service.name] = _Child(service, self._spawn(service), log_start)
         deadline = time.monotonic() + START_TIMEOUT
         for service in services:
             while not service.is_ready():
@@ -161,18 +163,22 @@ class Supervisor:
                 group=service.user,
                 extra_groups=[] if service.user else None,
                 start_new_session=True,  # Ctrl-C reaches this process only, and a group can be killed whole
-                preexec_fn=lambda: _end_with_parent(service.stop_signal),  # noqa: PLW1509 (one thread spawns)
+                preexec_fn=lambda: end_with_parent(service.stop_signal),  # noqa: PLW1509 (one thread spawns)
             )
+
+    def _log_size(self, service: Service) -> int:
+        path = self._logs / f"{service.name}.log"
+        return path.stat().st_size if path.exists() else 0
 
     def _obituary(self, child: _Child, what: str) -> str:
         path = self._logs / f"{child.service.name}.log"
-        lines = path.read_text(errors="replace").splitlines()[-LOG_TAIL:]
+        lines = path.read_bytes()[child.log_start :].decode(errors="replace").splitlines()[-LOG_TAIL:]
         status = child.process.poll()
         ending = "" if status is None else f" (exit status {status})"
         return "\n".join([f"{child.service.name} {what}{ending}; the last lines of {path}:", *lines])
 
 
-def _end_with_parent(stop_signal: signal.Signals) -> None:
+def end_with_parent(stop_signal: signal.Signals) -> None:
     """Have the kernel stop this child when the supervisor is killed; and let it hear signals that a shell muted."""
     for muted in (signal.SIGINT, signal.SIGTERM):
         signal.signal(muted, signal.SIG_DFL)

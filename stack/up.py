@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import psutil
 import psycopg
 import requests
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -27,6 +28,7 @@ PROJECT = Path(__file__).parent.parent
 STANDIN_CALLS_PER_MINUTE = 600
 
 # Set in a shell or an image, this makes every Dagster run compile Dagster anew.
+LOOPBACK = "127.0.0.1,localhost"
 UNWANTED_VARIABLES = ("PYTHONDONTWRITEBYTECODE",)
 
 
@@ -56,9 +58,12 @@ def run_stack(home: Home, *, ports: Ports, console: Console) -> None:
     supervisor = Supervisor(logs=home.logs, working_directory=home.path)
     for stop_signal in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop_signal, lambda *_: supervisor.stop_requested.set())
+    # What runs here talks to itself, whatever proxy leads to the rest of the world.
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), LOOPBACK]))
     with home.claim():
+        end_processes_of(home)
+        _check_ports(ports)
         try:
-            _check_ports(ports)
             started = time.monotonic()
             postgres = prepare_postgres(home.postgres_data)
             _start(home, supervisor=supervisor, ports=ports, postgres=postgres, console=console)
@@ -68,7 +73,7 @@ def run_stack(home: Home, *, ports: Ports, console: Console) -> None:
                     {
                         "database_url": postgres.url("challenge_db"),
                         "psql": str(postgres.binaries / "psql"),
-                        "receiver_url": f"http://127.0.0.1:{ports.receiver}",
+                        "receiver_url": f"http://{receiver_host()}:{ports.receiver}",
                         "ui_url": f"http://127.0.0.1:{ports.ui}",
                         "processes": supervisor.processes(),
                     }
@@ -82,7 +87,7 @@ def run_stack(home: Home, *, ports: Ports, console: Console) -> None:
             command = _command_for(home)
             console.print(
                 f"Ready after {time.monotonic() - started:.0f} s.\n\n"
-                f"  POST coin ids to     http://127.0.0.1:{ports.receiver}/coins\n"
+                f"  POST coin ids to     http://{receiver_host()}:{ports.receiver}/coins\n"
                 f"  watch the runs at    http://127.0.0.1:{ports.ui}\n"
                 f"  ask the database     {command} psql -c 'TABLE exchange_coin_stats'\n"
                 f"  see how it is doing  {command} status\n\n"
@@ -132,7 +137,7 @@ def _first_services(ports: Ports, environment: Mapping[str, str]) -> list[Servic
             name="receiver",
             command=[sys.executable, "-m", "receiver"],
             environment=environment,
-            is_ready=_answers(f"http://127.0.0.1:{ports.receiver}/readyz"),
+            is_ready=_answers(f"http://{receiver_host()}:{ports.receiver}/readyz"),
         ),
         Service(
             name="code-server",
@@ -208,7 +213,28 @@ def _command_for(home: Home) -> str:
     return program if home == home_at(None) else f"COINS_HOME={home.path} {program}"
 
 
+def receiver_host() -> str:
+    """Return the address at which this machine reaches the receiver."""
+    host = os.environ.get("RECEIVER_HOST") or "127.0.0.1"
+    return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 (compared, not bound)
+
+
+def end_processes_of(home: Home) -> None:
+    """End what a stack that was killed has left in this home; its lock is held, so nothing else can be there.
+
+    A run could otherwise go on for a minute. PostgreSQL ends by itself, and is waited for.
+    """
+    for process in psutil.process_iter():
+        try:
+            if process.name() != "postgres" and process.environ().get("DAGSTER_HOME") == str(home.dagster_home):
+                process.kill()
+        except psutil.Error:
+            continue
+
+
 def _check_ports(ports: Ports) -> None:
+    if ports.receiver == ports.ui:
+        raise StackError(f"The receiver and the UI cannot both have port {ports.ui}: give another with --ui-port")
     for name, port in vars(ports).items():
         if port is not None and _is_taken(port):
             option = {"receiver": "--receiver-port", "ui": "--ui-port"}.get(name)

@@ -5,6 +5,8 @@ WITH expired AS (
         (
             (state = 'unknown' AND looked_up_at <= now() - %(unknown_ttl)s)
             OR (state = 'failed' AND looked_up_at <= now() - %(failed_ttl)s)
+            -- Its coin was deleted by hand, or lost in a partial restore.
+            OR (state = 'found' AND NOT EXISTS (SELECT FROM coins WHERE coins.id = lookup.coin_id))
         )
         AND EXISTS (
             SELECT FROM staged_coins AS staged

@@ -9,8 +9,10 @@ from psycopg_pool import ConnectionPool
 
 from coin_pipeline.lookup_queue import LookupQueue, requeue, take_up_pending
 from sql import query
-from tests.conftest import stage
+from stack.standin.server import StandIn
+from tests.conftest import RunningStandIn, stage
 from tests.lookups.conftest import last_task_run, lookup_of, outcomes
+from tests.lookups.engine import drain
 
 
 @pytest.fixture
@@ -272,3 +274,15 @@ def test_runs_that_take_up_the_same_ids_together_do_not_deadlock(
 
     together([take_up] * 6)
     assert connection.execute("SELECT count(*) FROM coin_lookups").fetchall() == [(100,)]
+
+
+def test_a_coin_that_was_deleted_by_hand_is_looked_up_again(
+    connection: psycopg.Connection, pool: ConnectionPool, start_standin: Callable[[StandIn], RunningStandIn]
+) -> None:
+    base_url = start_standin(StandIn(calls_per_window=0, latency_seconds=0)).base_url
+    stage(connection, "monacoin")
+    drain(pool, base_url)
+    connection.execute("DELETE FROM coins")
+    stage(connection, "monacoin")
+    drain(pool, base_url)
+    assert outcomes(connection) == {"monacoin": ["added", "added"]}

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from stack.home import Home
 from stack.up import free_port
-from tests.stack.conftest import COINS
+from tests.stack.conftest import COINS, await_until, processes_in
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -105,3 +106,18 @@ def test_the_demo_prints_both_views_and_leaves_nothing(tmp_path: Path) -> None:
     assert re.search(r"│ \w+ +│ \d+ +│ [\d.]+ +│", stats)
     assert re.search(r"│ \w*x\w* +│", names)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_that_is_told_to_stop_leaves_nothing(tmp_path: Path) -> None:
+    demo = subprocess.Popen([*COINS, "demo"], env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.DEVNULL)
+    await_until(lambda: list(tmp_path.glob("*/postgres/PG_VERSION")) != [], seconds=60, what="a stack that starts")
+    demo.terminate()
+    assert demo.wait(30) != 0
+    assert list(tmp_path.iterdir()) == []
+    assert processes_in(Home(tmp_path)) == []
+
+
+def test_two_services_cannot_have_one_port(tmp_path: Path) -> None:
+    port = str(free_port())
+    result = run("up", "--home", str(tmp_path / "home"), "--receiver-port", port, "--ui-port", port)
+    assert_one_line(result, says=f"The receiver and the UI cannot both have port {port}")

@@ -1,0 +1,29 @@
+"""The pins are those of what pyproject.toml asks for."""
+
+import re
+import tomllib
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.compose.project import PROJECT
+
+METADATA = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize(
+    ("pins", "wanted"),
+    [
+        ("requirements.txt", METADATA["dependencies"]),
+        ("requirements-dev.txt", [*METADATA["dependencies"], *METADATA["optional-dependencies"]["dev"]]),
+    ],
+)
+def test_every_direct_dependency_is_pinned_within_its_range(pins: str, wanted: list[str]) -> None:
+    lines = (PROJECT / pins).read_text().splitlines()
+    pinned = {normal(name): version for name, _, version in (line.partition("==") for line in lines)}
+    for requirement in map(Requirement, wanted):
+        assert requirement.specifier.contains(pinned[normal(requirement.name)]), requirement
