@@ -92,7 +92,8 @@ def running_stack(home: Home, *options: str, environment: dict[str, str] | None 
         process.send_signal(signal.SIGTERM)
         process.wait(30)
         for leftover in processes_in(home):
-            leftover.kill()
+            with suppress(psutil.NoSuchProcess):
+                leftover.kill()
 
 
 def _await_state(home: Home, process: subprocess.Popen[bytes], *, log: Path) -> dict[str, Any]:
