@@ -190,6 +190,8 @@ def test_sigterm_fails_readiness_first_finishes_requests_in_flight_and_loses_not
                     )
                 except requests.ConnectionError:
                     return
+                if response.status_code == 503:  # the lock below may outlast a statement: refused, so not promised
+                    return
                 assert response.status_code == 202
                 acknowledged.append(response.json()["submission"])
 
