@@ -1,18 +1,19 @@
 """Who a request comes from: the name of its key, else its address; and how many requests a client may send."""
 
+import functools
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 
 import flask
-from flask_limiter import Limiter
+from flask_limiter import ApplicationLimit, Limiter
 
 from receiver.problems import ProblemError
 from receiver.settings import ReceiverSettings
 
-STORAGE_TIMEOUT = 1  # seconds to wait for a shared storage before counting in memory
+STORAGE_TIMEOUT = 0.2  # seconds, for which all requests wait, before counting in memory instead
 
 View = Callable[[], Any]
 OpenRoute = Callable[[str], Callable[[View], View]]
@@ -37,6 +38,17 @@ class ApiKeys:
         return good[0] if good and scheme.lower() == "bearer" else None
 
 
+class _RateLimit(ApplicationLimit):
+    """A limit that is parsed once; Flask-Limiter parses its own at each request."""
+
+    @functools.cached_property
+    def _parsed(self) -> tuple[Any, ...]:
+        return tuple(super().__iter__())
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._parsed)
+
+
 def client() -> str:
     """Return the client of the current request."""
     return str(flask.g.client)
@@ -58,28 +70,31 @@ def identify_clients(app: flask.Flask, settings: ReceiverSettings) -> OpenRoute:
         request = flask.request
         name = keys.name_of(request.headers.get("Authorization")) if keys else None
         flask.g.client = name or request.remote_addr or "unknown"
-        flask.g.needs_key = bool(keys) and name is None
+        flask.g.has_key = name is not None
 
     shared = not settings.ratelimit_storage_uri.startswith("memory:")
-    timeouts: dict[str, str | int] = {"socket_connect_timeout": STORAGE_TIMEOUT, "socket_timeout": STORAGE_TIMEOUT}
+    timeouts: dict[str, Any] = {"socket_connect_timeout": STORAGE_TIMEOUT, "socket_timeout": STORAGE_TIMEOUT}
     limiter = Limiter(
         client,
         app=app,
-        application_limits=[settings.receiver_rate_limit],
+        application_limits=[_RateLimit(settings.receiver_rate_limit)],
         storage_uri=settings.ratelimit_storage_uri,
         storage_options=timeouts if settings.ratelimit_storage_uri.startswith("redis") else {},
         headers_enabled=True,
         in_memory_fallback_enabled=shared,
     )
 
-    @app.before_request
     def _refuse_without_key() -> None:
-        if flask.g.needs_key and flask.request.endpoint not in exempt:
+        if not flask.g.has_key and flask.request.endpoint not in exempt:
             raise ProblemError(
                 HTTPStatus.UNAUTHORIZED,
                 "Send one of the receiver's keys: Authorization: Bearer <key>.",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+
+    if keys:
+        # After the limit was counted.
+        app.before_request(_refuse_without_key)
 
     def open_route(path: str) -> Callable[[View], View]:
         def register(view: View) -> View:

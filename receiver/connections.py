@@ -4,11 +4,13 @@ import select
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import psycopg
-from psycopg.rows import dict_row
+from psycopg.rows import RowFactory, dict_row, tuple_row
 
+from receiver.greenlets import in_thread
 from sql import query
 
 CONNECT_TIMEOUT = 2  # seconds, the shortest that libpq knows
@@ -38,17 +40,21 @@ class Connections:
         Raises:
             psycopg.OperationalError: the database is away, or the statement took too long.
         """
-        with self._borrow() as connection:
-            return connection.execute(query(name), parameters, prepare=True).fetchall()
+        return in_thread(partial(self._fetch, name, parameters))
 
     def fetch_all(self, name: str, parameters: Mapping[str, object]) -> list[dict[str, Any]]:
         """Execute `sql/queries/<name>.sql` and return its rows by column names."""
-        with self._borrow() as connection, connection.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(query(name), parameters, prepare=True).fetchall()
+        return in_thread(partial(self._fetch, name, parameters, row_factory=dict_row))
 
     def fetch_one(self, name: str, parameters: Mapping[str, object]) -> dict[str, Any] | None:
         """Execute `sql/queries/<name>.sql` and return its first row by column names, or None."""
         return next(iter(self.fetch_all(name, parameters)), None)
+
+    def _fetch(
+        self, name: str, parameters: Mapping[str, object] | None, *, row_factory: RowFactory[Any] = tuple_row
+    ) -> list[Any]:
+        with self._borrow() as connection, connection.cursor(row_factory=row_factory) as cursor:
+            return cursor.execute(query(name), parameters, prepare=True).fetchall()
 
     @contextmanager
     def _borrow(self) -> Iterator[psycopg.Connection]:

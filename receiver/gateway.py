@@ -1,23 +1,24 @@
 """What stands between Granian and the WSGI application: it reads bodies, and bounds how long everything takes.
 
 Under Granian's own WSGI interface a client that sends its body a byte at a time holds a thread, and one that hangs up
-half-way looks as if it had finished. Here the event loop reads bodies, with a limit and a deadline; a thread gets a
-request only when it is whole, and a client gets its answer in time even when all threads are stuck.
+half-way looks as if it had finished. Here the event loop reads bodies, with a limit and a deadline; the application
+gets a request only when it is whole, and a client gets its answer in time even when all threads are stuck.
 """
 
 import asyncio
+import functools
 import io
 import json
 import logging
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
-from queue import SimpleQueue
 from typing import Any, Protocol
 
+from receiver.greenlets import run
 from receiver.operations import ENVIRON_STOPPING
 from receiver.problems import PROBLEM_TYPE, ProblemError, problem_of
 from receiver.stopping import STOPPING_SIGNAL
@@ -26,8 +27,6 @@ from receiver.telemetry import ENVIRON_REQUEST_ID, ENVIRON_STARTED, UNROUTED, no
 ANSWER_DEADLINE = 1.8  # seconds from the end of a body to the answer
 DRAIN_DEADLINE = 2.0  # seconds for which the rest of a refused body is read and thrown away
 MAX_BODIES = 64  # bodies of the largest size that are held at a time
-
-NEVER_WAITS = {"/livez"}  # answered by the event loop: the process is alive when all threads are busy
 
 log = logging.getLogger("receiver")
 
@@ -78,9 +77,7 @@ class Request:
     exchange: Exchange
     request_id: str
     started: float
-    answered: asyncio.Future[bool]
     body: bytes = b""
-    is_given_up: bool = False
 
 
 class Gateway:
@@ -91,7 +88,7 @@ class Gateway:
 
         Args:
             app: the WSGI application.
-            threads: requests that it works on at a time.
+            threads: for what blocks in it.
             max_bytes: of a body.
             body_seconds: for a client to send its body.
         """
@@ -101,15 +98,13 @@ class Gateway:
         self._body_seconds = body_seconds
         self._bytes_held = 0
         self._is_stopping = False
-        self._queue: SimpleQueue[Request] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start the threads; called by Granian in each worker process."""
+        """Prepare the loop; called by Granian in each worker process."""
         self._loop = loop
         loop.add_signal_handler(STOPPING_SIGNAL, self._note_stopping)
-        for number in range(self._threads):
-            threading.Thread(target=self._work, name=f"receiver-{number}", daemon=True).start()
+        loop.set_default_executor(ThreadPoolExecutor(self._threads, thread_name_prefix="receiver"))
 
     async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
         """Serve one request; called by Granian."""
@@ -118,7 +113,6 @@ class Gateway:
             exchange=exchange,
             request_id=request_id_of(scope.headers.get("x-request-id")),
             started=time.perf_counter(),
-            answered=self._loop.create_future(),
         )
         try:
             size = self._size_to_hold(scope)
@@ -149,14 +143,14 @@ class Gateway:
 
     async def _read_body(self, request: Request) -> bytes:
         try:
-            async with asyncio.timeout(self._body_seconds):
+            with self._deadline(
+                self._body_seconds,
+                HTTPStatus.REQUEST_TIMEOUT,
+                f"The body took more than {self._body_seconds:g} seconds.",
+            ):
                 if request.scope.headers.get("content-length") is not None:
                     return await request.exchange()
                 return await self._read_chunks(request.exchange)
-        except TimeoutError as error:
-            raise ProblemError(
-                HTTPStatus.REQUEST_TIMEOUT, f"The body took more than {self._body_seconds:g} seconds."
-            ) from error
         except RuntimeError as error:
             raise ProblemError(HTTPStatus.BAD_REQUEST, "The body ended before its end.") from error
 
@@ -177,28 +171,13 @@ class Gateway:
         return bytes(body)
 
     async def _have_answered(self, request: Request) -> None:
-        if request.scope.path in NEVER_WAITS:
-            self._answer(request)
-            return
-        deadline = self._loop.call_later(ANSWER_DEADLINE, _give_up, request.answered)
-        self._queue.put(request)
-        is_answered = await request.answered
-        deadline.cancel()
-        if not is_answered:
-            request.is_given_up = True
-            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "The receiver could not answer in time; try again.")
+        detail = "The receiver could not answer in time; try again."
+        with self._deadline(ANSWER_DEADLINE, HTTPStatus.SERVICE_UNAVAILABLE, detail):
+            await run(self._answer, request)
 
-    def _work(self) -> None:
-        """Answer requests for ever, one at a time."""
-        while True:
-            request = self._queue.get()
-            if request.is_given_up:
-                continue
-            try:
-                self._answer(request)
-            except Exception:  # a thread that ended would be missing for ever
-                log.exception("a request failed outside the application")
-            self._loop.call_soon_threadsafe(_settle, request.answered)
+    def _deadline(self, seconds: float, status: HTTPStatus, detail: str) -> "_Deadline":
+        task = asyncio.current_task(self._loop)
+        return _Deadline(task, self._loop.call_later(seconds, task.cancel), status, detail)  # type: ignore[union-attr, arg-type]
 
     def _answer(self, request: Request) -> None:
         """Run the application on a request."""
@@ -215,6 +194,7 @@ class Gateway:
         finally:
             getattr(pieces, "close", bool)()
         status, headers = heads[-1]
+        headers.append(("X-Request-Id", request.request_id))
         request.exchange.response_bytes(status, headers, body)
 
     def _refuse(self, request: Request, problem: ProblemError) -> None:
@@ -248,14 +228,26 @@ class Gateway:
         self._is_stopping = True
 
 
-def _settle(answered: asyncio.Future[bool]) -> None:
-    if not answered.done():
-        answered.set_result(True)
+@dataclass(slots=True)
+class _Deadline:
+    """Raises a problem in a block that takes too long.
 
+    Not `asyncio.timeout`, which asks four times which loop is running, at a system call each.
+    """
 
-def _give_up(answered: asyncio.Future[bool]) -> None:
-    if not answered.done():
-        answered.set_result(False)
+    task: asyncio.Task[None]
+    timer: asyncio.TimerHandle
+    status: HTTPStatus
+    detail: str
+
+    def __enter__(self) -> None:
+        """Begin; the timer runs already."""
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        self.timer.cancel()
+        if isinstance(error, asyncio.CancelledError):
+            self.task.uncancel()
+            raise ProblemError(self.status, self.detail) from error
 
 
 def _address(client: str) -> str:
@@ -294,6 +286,7 @@ def _environ(request: Request) -> dict[str, Any]:
     return environ
 
 
+@functools.lru_cache(maxsize=256)
 def _variable(header: str) -> str:
     name = header.upper().replace("-", "_")
     return name if name in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{name}"

@@ -1,40 +1,30 @@
 """Concurrent submissions share a commit: while one is under way, those that arrive wait and go together with the next.
 
-One round trip and one flush then serve many requests. A submission that arrives alone goes at once; only in a crowd is
-it worth waiting a moment for more, since a batch costs little more than a single submission does. The thread of the
-first in line commits for all in it, then hands over to the thread of the next.
+One round trip and one flush then serve many requests; a submission that arrives alone goes at once.
 """
 
-import threading
-import time
+import asyncio
+import functools
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import psycopg
 
+from receiver.greenlets import run, wait_for
 from receiver.staging import Submission
 
 MOST_IDS = 2_000  # in a shared commit, so that a large submission keeps few others waiting
 
-CROWD = 4  # submissions in a batch, from which the next one waits for more
-GATHERING = 0.004  # seconds that it waits
-
 Commit = Callable[[Sequence[Submission]], Sequence[int]]
 
 
-@dataclass(kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Entry:
-    """A submission in line, and what became of it; `turn` is released when its thread is to look."""
+    """A submission in line, and its number to come."""
 
     submission: Submission
-    turn: threading.Lock = field(default_factory=threading.Lock)
-    number: int | None = None
-    error: Exception | None = None
-
-    @property
-    def is_settled(self) -> bool:
-        return self.number is not None or self.error is not None
+    number: asyncio.Future[int]
 
 
 class GroupCommit:
@@ -43,62 +33,60 @@ class GroupCommit:
     def __init__(self, commit: Commit) -> None:
         """Commit by this function, which lands all of the submissions that it is given or none."""
         self._commit = commit
-        self._lock = threading.Lock()
         self._line: deque[_Entry] = deque()
-        self._has_leader = False
-        self._last_size = 0
+        self._committing: asyncio.Task[None] | None = None
+
+    @functools.cached_property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """The one loop that this works on; to ask for it at each submission would be a system call each."""
+        return asyncio.get_running_loop()
 
     def submit(self, submission: Submission) -> int:
-        """Return the submission's number after its commit.
+        """Return the submission's number after its commit; called below `receiver.greenlets.run`.
 
         Raises:
             psycopg.Error: as the commit of this submission alone does.
         """
-        entry = _Entry(submission=submission)
-        entry.turn.acquire()
-        with self._lock:
-            self._line.append(entry)
-            leads, self._has_leader = not self._has_leader, True
-        if not leads:
-            entry.turn.acquire()
-        if not entry.is_settled:
-            self._lead()
-        if entry.number is None:
-            raise entry.error or RuntimeError("a submission left the line without an outcome")
-        return entry.number
+        number: asyncio.Future[int] = self._loop.create_future()
+        self._line.append(_Entry(submission=submission, number=number))
+        if self._committing is None:
+            self._committing = self._loop.create_task(self._commit_line())
+        return wait_for(number)
 
-    def _lead(self) -> None:
-        """Commit those first in line, this thread's own among them, and hand over."""
-        if self._last_size >= CROWD:
-            time.sleep(GATHERING)
-        with self._lock:
+    async def _commit_line(self) -> None:
+        while self._line:
             batch = self._take()
-            self._last_size = len(batch)
-        self._settle(batch)
-        with self._lock:
-            self._has_leader = bool(self._line)
-            heirs = [self._line[0]] if self._line else []
-        for entry in (*heirs, *batch[1:]):
-            entry.turn.release()
+            if batch:
+                await self._settle(batch)
+        self._committing = None
 
     def _take(self) -> list[_Entry]:
-        batch = [self._line.popleft()]
-        ids = len(batch[0].submission.coins.accepted)
-        while self._line and (ids := ids + len(self._line[0].submission.coins.accepted)) <= MOST_IDS:
-            batch.append(self._line.popleft())
+        """Take the first in line that one commit is to hold, without those whose client was told to try again."""
+        batch: list[_Entry] = []
+        ids = 0
+        while self._line:
+            entry = self._line[0]
+            ids += len(entry.submission.coins.accepted)
+            if batch and ids > MOST_IDS:
+                break
+            self._line.popleft()
+            if not entry.number.done():
+                batch.append(entry)
         return batch
 
-    def _settle(self, batch: Sequence[_Entry]) -> None:
+    async def _settle(self, batch: Sequence[_Entry]) -> None:
         """Commit a batch; when it fails for what is in it, each of it alone."""
         try:
-            numbers = self._commit([entry.submission for entry in batch])
-        except Exception as error:  # noqa: BLE001 (raised again in the thread of each entry)
+            numbers = await run(self._commit, [entry.submission for entry in batch])
+        except Exception as error:  # noqa: BLE001 (raised again in the request of each entry)
             if len(batch) > 1 and not isinstance(error, psycopg.OperationalError):
                 for entry in batch:
-                    self._settle([entry])
+                    await self._settle([entry])
                 return
             for entry in batch:
-                entry.error = error
+                if not entry.number.done():
+                    entry.number.set_exception(error)
         else:
             for entry, number in zip(batch, numbers, strict=True):
-                entry.number = number
+                if not entry.number.done():
+                    entry.number.set_result(number)

@@ -20,7 +20,7 @@ class ReceiverSettings(BaseSettings):
     receiver_host: str = "127.0.0.1"
     receiver_port: Annotated[int, Field(ge=1, le=65535)] = 5004
     receiver_workers: Annotated[int, Field(ge=1, le=64)] = 1
-    receiver_threads: Annotated[int, Field(ge=1, le=256)] = 32
+    receiver_threads: Annotated[int, Field(ge=1, le=256)] = 8
     receiver_rate_limit: str = "600/minute"
     ratelimit_storage_uri: str = "memory://"
     receiver_api_keys: Annotated[dict[str, str], NoDecode, Field(repr=False)] = {}

@@ -1,7 +1,9 @@
 """Routes of submissions: take one, tell what became of it."""
 
+import functools
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
 
@@ -9,6 +11,7 @@ import flask
 import psycopg
 
 from receiver.clients import client
+from receiver.greenlets import in_thread
 from receiver.group_commit import GroupCommit
 from receiver.numbers import read_bigint
 from receiver.parsing import ParsedCoins, parse_coins
@@ -17,28 +20,36 @@ from receiver.settings import ReceiverSettings
 from receiver.staging import Staging, Submission
 from receiver.telemetry import count_ids
 
+Answer = tuple[str, HTTPStatus, dict[str, str]]  # body, status and headers
+
+LARGE_BODY = 32_768  # bytes, from which reading the ids would hold up the event loop
 MAX_KEY_LENGTH = 255  # characters
 MAX_CONTENT_TYPE_LENGTH = 255  # characters kept
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def register_submission_routes(app: flask.Flask, staging: Staging, settings: ReceiverSettings) -> None:
     """Add `POST /coins` and `GET /submissions/<id>`."""
     commits = GroupCommit(staging.stage)
+    reading = ThreadPoolExecutor(1, thread_name_prefix="reading")  # one, to leave the interpreter to small requests
 
     @app.post("/coins")
-    def post_coins() -> flask.Response:
+    def post_coins() -> Answer:
         request = flask.request
         body = request.get_data(cache=False)
         digest = hashlib.sha256(body).digest()
         key, strict = _idempotency_key(), _is_strict()
         if key is not None and (earlier := staging.find_submission(client=client(), idempotency_key=key)):
             return _replay(earlier, digest)
-        coins = parse_coins(
+        read = functools.partial(
+            parse_coins,
             body,
             mimetype=request.mimetype,
             parameters=request.mimetype_params,
             max_coins=settings.receiver_max_coins,
         )
+        coins = in_thread(read, pool=reading) if len(body) > LARGE_BODY else read()
         flask.g.ids = (len(coins.accepted), coins.duplicates, len(coins.rejected))
         _refuse_bad(coins, strict=strict)
         submission = Submission(
@@ -74,7 +85,9 @@ def register_submission_routes(app: flask.Flask, staging: Staging, settings: Rec
         }
 
 
-def _answer(submission: int, *, accepted: int, duplicates: int, rejected: list[dict[str, Any]]) -> flask.Response:
+def _answer(
+    submission: int, *, accepted: int, duplicates: int, rejected: list[dict[str, Any]], is_replayed: bool = False
+) -> Answer:
     answer = {
         "message": "accepted",
         "submission": submission,
@@ -82,24 +95,20 @@ def _answer(submission: int, *, accepted: int, duplicates: int, rejected: list[d
         "duplicates": duplicates,
         "rejected": rejected,
     }
-    return flask.Response(
-        json.dumps(answer, separators=(",", ":")),
-        status=HTTPStatus.ACCEPTED,
-        headers={"Location": f"/submissions/{submission}"},
-        content_type="application/json",
-    )
+    headers = {"Content-Type": "application/json", "Location": f"/submissions/{submission}"}
+    if is_replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return _encode(answer), HTTPStatus.ACCEPTED, headers
 
 
-def _replay(earlier: dict[str, Any], digest: bytes) -> flask.Response:
+def _replay(earlier: dict[str, Any], digest: bytes) -> Answer:
     if bytes(earlier.pop("body_sha256")) != digest:
         raise ProblemError(
             HTTPStatus.UNPROCESSABLE_ENTITY,
             "This Idempotency-Key was used with another body; use a new key for a new body.",
         )
     flask.g.ids = (earlier["accepted"], earlier["duplicates"], len(earlier["rejected"]))
-    response = _answer(**earlier)
-    response.headers["Idempotent-Replayed"] = "true"
-    return response
+    return _answer(**earlier, is_replayed=True)
 
 
 def _idempotency_key() -> str | None:
@@ -113,6 +122,8 @@ def _idempotency_key() -> str | None:
 
 
 def _is_strict() -> bool:
+    if not flask.request.query_string:
+        return False
     strict = flask.request.args.get("strict", "0")
     if strict not in {"0", "1"}:
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "strict is 1 or 0.")

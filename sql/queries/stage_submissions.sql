@@ -5,11 +5,11 @@ WITH submission AS (
     SELECT sent.client, sent.content_type, sent.idempotency_key, sent.body_sha256, sent.duplicates
     FROM
         unnest(
-            %(clients)s::text[],
-            %(content_types)s::text[],
-            %(idempotency_keys)s::text[],
-            %(body_sha256s)s::bytea[],
-            %(duplicates)s::integer[]
+            %(clients)b::text[],
+            %(content_types)b::text[],
+            %(idempotency_keys)b::text[],
+            %(body_sha256s)b::bytea[],
+            %(duplicates)b::integer[]
         ) WITH ORDINALITY AS sent (client, content_type, idempotency_key, body_sha256, duplicates, place)
     ORDER BY sent.place
     RETURNING id
@@ -23,7 +23,7 @@ landed AS (
 staged AS (
     INSERT INTO staged_coins (submission_id, coin_id, position)
     SELECT landed.id, coin.id, coin.position
-    FROM unnest(%(coin_places)s::bigint[], %(coin_ids)s::text[], %(coin_positions)s::integer[])
+    FROM unnest(%(coin_places)b::bigint[], %(coin_ids)b::text[], %(coin_positions)b::integer[])
         AS coin (place, id, position)
     JOIN landed ON landed.place = coin.place
 ),
@@ -33,10 +33,10 @@ rejected AS (
     SELECT landed.id, coin.position, coin.value, coin.reason
     FROM
         unnest(
-            %(rejected_places)s::bigint[],
-            %(rejected_positions)s::integer[],
-            %(rejected_values)s::text[],
-            %(rejected_reasons)s::text[]
+            %(rejected_places)b::bigint[],
+            %(rejected_positions)b::integer[],
+            %(rejected_values)b::text[],
+            %(rejected_reasons)b::text[]
         ) AS coin (place, position, value, reason)
     JOIN landed ON landed.place = coin.place
 )

@@ -103,6 +103,31 @@ def test_clients_that_send_a_byte_a_second_hold_nobody_up(receiver: Receiver) ->
             dripping.join()
 
 
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [(b"coins" + b"\n" * 1_000_000, "text/csv"), (b'{"coins":[0' + b",0" * 500_000 + b"]}", "application/json")],
+)
+def test_large_bodies_of_nothing_hold_nobody_up(receiver: Receiver, body: bytes, content_type: str) -> None:
+    done = threading.Event()
+
+    def flood() -> None:
+        while not done.is_set():
+            assert post(receiver, body, content_type=content_type)[0] == 413
+
+    flooding = [threading.Thread(target=flood) for _ in range(4)]
+    for thread in flooding:
+        thread.start()
+    try:
+        for number in range(20):
+            started = time.monotonic()
+            assert post(receiver, f"coins\ncoin-{number}".encode())[0] == 202
+            assert time.monotonic() - started < REPLY_LIMIT
+    finally:
+        done.set()
+        for thread in flooding:
+            thread.join()
+
+
 def endless(piece: bytes) -> Iterator[bytes]:
     while True:
         yield piece

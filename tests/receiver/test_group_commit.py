@@ -1,17 +1,16 @@
 """Submissions share commits, and a bad one fails alone; on a real database."""
 
-import threading
+import asyncio
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
 from receiver.connections import Connections
+from receiver.greenlets import run, wait_for
 from receiver.group_commit import MOST_IDS, GroupCommit
 from receiver.parsing import ParsedCoins
 from receiver.staging import Staging, Submission
-from tests.receiver.conftest import await_condition
 
 
 def submission(*coin_ids: str, key: str | None = None) -> Submission:
@@ -19,60 +18,68 @@ def submission(*coin_ids: str, key: str | None = None) -> Submission:
     return Submission(client="c", content_type="", idempotency_key=key, body_sha256=b"", coins=coins)
 
 
-class HeldStaging:
-    """A staging whose first commit is held until others wait in line."""
+@pytest.fixture
+def staging(database_url: str) -> Iterator[Staging]:
+    connections = Connections(database_url)
+    yield Staging(connections)
+    connections.close()
 
-    def __init__(self, database_url: str) -> None:
+
+class HeldCommits:
+    """Group commits whose first is held until the others wait in line."""
+
+    def __init__(self, staging: Staging) -> None:
         self.batches: list[int] = []
-        self.may_go = threading.Event()
-        self.connections = Connections(database_url)
-        self._staging = Staging(self.connections)
+        self._staging = staging
+        self._is_held = asyncio.Event()
+        self._may_go = asyncio.Event()
+        self._commits = GroupCommit(self._stage)
 
-    def stage(self, submissions: Sequence[Submission]) -> list[int]:
+    def _stage(self, submissions: Sequence[Submission]) -> list[int]:
         self.batches.append(len(submissions))
-        assert self.may_go.wait(10)
+        self._is_held.set()
+        wait_for(self._may_go.wait())
         return self._staging.stage(submissions)
 
+    async def submit(self, *submissions: Submission, cancel: int = 0) -> list[int | BaseException]:
+        """Submit one, and while it is held all others, of which the first ones are cancelled; return what came."""
+        tasks = [asyncio.create_task(run(self._commits.submit, submissions[0]))]
+        await asyncio.wait_for(self._is_held.wait(), 10)
+        tasks += [asyncio.create_task(run(self._commits.submit, each)) for each in submissions[1:]]
+        await asyncio.sleep(0)  # one turn of the loop, in which all of them get in line
+        for task in tasks[1 : 1 + cancel]:
+            task.cancel()
+        self._may_go.set()
+        return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
 
-@pytest.fixture
-def held(database_url: str) -> Iterator[HeldStaging]:
-    held = HeldStaging(database_url)
-    yield held
-    held.connections.close()
 
+def submit_together(
+    staging: Staging, *submissions: Submission, cancel: int = 0
+) -> tuple[list[int], list[int | BaseException]]:
+    """Return the sizes of the commits, and numbers or errors in the order of the submissions."""
 
-def submit_together(held: HeldStaging, submissions: Sequence[Submission]) -> list[int | psycopg.Error]:
-    """Submit one, and while it is held all others; return numbers or errors in their order."""
-    commits = GroupCommit(held.stage)
+    async def submit() -> tuple[list[int], list[int | BaseException]]:
+        held = HeldCommits(staging)
+        results = await held.submit(*submissions, cancel=cancel)
+        return held.batches, results
 
-    def submit(each: Submission) -> int | psycopg.Error:
-        try:
-            return commits.submit(each)
-        except psycopg.Error as error:
-            return error
-
-    with ThreadPoolExecutor(len(submissions)) as pool:
-        futures = [pool.submit(submit, submissions[0])]
-        await_condition(lambda: held.batches == [1], within=5)
-        futures += [pool.submit(submit, each) for each in submissions[1:]]
-        await_condition(lambda: len(commits._line) == len(submissions) - 1, within=5)  # noqa: SLF001
-        held.may_go.set()
-        return [future.result(10) for future in futures]
+    return asyncio.run(submit())
 
 
 def test_submissions_that_wait_together_are_committed_together_each_with_its_own_ids(
-    connection: psycopg.Connection, held: HeldStaging
+    connection: psycopg.Connection, staging: Staging
 ) -> None:
-    numbers = submit_together(held, [submission(f"a{n}", f"b{n}") for n in range(9)])
-    assert held.batches == [1, 8]
+    batches, numbers = submit_together(staging, *(submission(f"a{n}", f"b{n}") for n in range(9)))
+    assert batches == [1, 8]
     rows = connection.execute("SELECT submission_id, coin_id FROM staged_coins ORDER BY 1, position").fetchall()
     assert sorted(rows) == sorted((number, f"{name}{n}") for n, number in enumerate(numbers) for name in "ab")
 
 
-def test_a_bad_submission_fails_alone(connection: psycopg.Connection, held: HeldStaging) -> None:
-    results = submit_together(
-        held,
-        [submission("first"), submission("x", key="k"), submission("y", key="k"), submission("n\0l"), submission("z")],
+def test_a_bad_submission_fails_alone(connection: psycopg.Connection, staging: Staging) -> None:
+    _, results = submit_together(
+        staging,
+        *(submission("first"), submission("x", key="k"), submission("y", key="k")),
+        *(submission("n\0l"), submission("z")),
     )
     assert isinstance(results[0], int)
     assert sum(isinstance(result, psycopg.errors.UniqueViolation) for result in results[1:3]) == 1
@@ -83,7 +90,17 @@ def test_a_bad_submission_fails_alone(connection: psycopg.Connection, held: Held
 
 
 @pytest.mark.usefixtures("connection")
-def test_a_large_submission_does_not_take_others_along(held: HeldStaging) -> None:
+def test_a_large_submission_does_not_take_others_along(staging: Staging) -> None:
     large = submission(*(f"coin-{n}" for n in range(MOST_IDS)))
-    assert len(set(submit_together(held, [submission("a"), large, large, submission("b")]))) == 4
-    assert max(held.batches) <= 2
+    batches, numbers = submit_together(staging, submission("a"), large, large, submission("b"))
+    assert len(set(numbers)) == 4
+    assert max(batches) <= 2
+
+
+def test_a_submission_that_was_given_up_in_line_is_not_committed(
+    connection: psycopg.Connection, staging: Staging
+) -> None:
+    batches, results = submit_together(staging, submission("a"), submission("b"), submission("c"), cancel=1)
+    assert batches == [1, 1]
+    assert isinstance(results[1], asyncio.CancelledError)
+    assert connection.execute("SELECT coin_id FROM staged_coins ORDER BY 1").fetchall() == [("a",), ("c",)]
