@@ -49,7 +49,7 @@ def measure_all(size: Size) -> tuple[list[Section], list[drain.Drain]]:
     little and waits much.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as beside:
-        note(f"drain: at {drain.LONGEST[size].name} calls a minute, beside what follows")
+        note(f"drain: {drain.LONGEST[size].title}, beside what follows")
         longest = beside.submit(drain.run, drain.LONGEST[size])
         traffic = spewing.measure(size)
         if size is Size.QUICK:
@@ -70,6 +70,7 @@ def write_document(sections: list[Section], drains: list[drain.Drain]) -> None:
     text = f"""
 Measured on {today} by `make bench`, on {describe_machine()}.
 With {describe_versions()}.
+The drain with {drain.LONGEST[Size.FULL].title} ran beside coin-spewer's traffic, all else alone.
 
 {markdown_of(sections)}
 

@@ -48,8 +48,13 @@ class Scenario:
 
     @property
     def name(self) -> str:
-        """What to call it by."""
+        """What to choose it by."""
         return str(self.calls_per_minute) if self.calls_per_minute else "none"
+
+    @property
+    def title(self) -> str:
+        """What to call it."""
+        return f"{self.calls_per_minute} calls a minute" if self.calls_per_minute else "no limit"
 
     def ideal_seconds(self, *, latency: float) -> float:
         """Return the least time from the first call to the last."""
@@ -170,7 +175,7 @@ def measure(scenarios: Sequence[Scenario]) -> list[Drain]:
     """Run scenarios, one after the other."""
     drains = []
     for scenario in scenarios:
-        note(f"drain: {scenario.calls} calls, limit {scenario.name}")
+        note(f"drain: {scenario.title}")
         drains.append(run(scenario))
     return drains
 
@@ -182,7 +187,7 @@ def report(drains: Sequence[Drain]) -> Section:
         limited = each.scenario.calls_per_minute
         rows.append(
             Row(
-                what=f"limit {each.scenario.name}, {len(each.arrivals)} calls, busiest minute {each.busiest}",
+                what=f"{each.scenario.title}: {len(each.arrivals)} calls, busiest minute {each.busiest}",
                 figure=each.calls_per_minute,
                 unit="/min",
                 reference="the limit" if limited else f"{CONCURRENCY} at a time of {each.latency * 1000:.1f} ms",
@@ -191,7 +196,7 @@ def report(drains: Sequence[Drain]) -> Section:
             )
         )
     refused = sum(each.refused for each in drains)
-    rows.append(Row(what="calls answered 429", figure=refused, unit="", limits=(none_of(refused, "429"),)))
+    rows.append(Row(what="calls answered 429", figure=refused, unit="", limits=(none_of(refused),)))
     conditions = (
         f"`coins up` against a stand-in that counts and answers after {LATENCY * 1000:.0f} ms, {CONCURRENCY} calls at a"
         " time; from the first call to the last, starts of runs and handovers between them included. Without a limit,"

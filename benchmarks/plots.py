@@ -45,30 +45,16 @@ def plot_drains(drains: Sequence[Drain], path: Path) -> None:
 
 
 def _plot_drain(axes: Axes, drain: Drain) -> None:
-    limit = drain.scenario.calls_per_minute
-    seconds = drain.arrivals[-1]
-    if limit:
-        windows = range(int(seconds // 60) + 2)
-        axes.step(
-            [60 * each for each in windows],
-            [min(limit * (each + 1), len(drain.arrivals)) for each in windows],
-            where="post",
-            color="0.6",
-            linestyle="--",
-            label="allowed",
-        )
+    calls = len(drain.arrivals)
+    bound: tuple[Sequence[float], Sequence[int]]
+    if limit := drain.scenario.calls_per_minute:
+        windows = range(int(drain.arrivals[-1] // 60) + 2)
+        bound = [60 * window for window in windows], [min(limit * (window + 1), calls) for window in windows]
     else:
-        axes.plot(
-            [0, drain.scenario.ideal_seconds(latency=drain.latency)],
-            [0, len(drain.arrivals)],
-            color="0.6",
-            linestyle="--",
-            label="allowed",
-        )
-    axes.plot(drain.arrivals, range(1, len(drain.arrivals) + 1), label="made")
-    axes.set(
-        title=f"{limit} calls a minute" if limit else "no limit", xlabel="seconds", ylabel="calls", xlim=(0, seconds)
-    )
+        bound = [0, drain.scenario.ideal_seconds(latency=drain.latency)], [1, calls]
+    axes.plot(*bound, color="0.6", linestyle="--", drawstyle="steps-post" if limit else None, label="at most")
+    axes.plot(drain.arrivals, range(1, calls + 1), label="made")
+    axes.set(title=drain.scenario.title, xlabel="seconds", ylabel="calls", xlim=(0, drain.arrivals[-1]))
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -58,9 +58,9 @@ def at_most(figure: float, most: float, *, unit: str = "", goal: float | None = 
     return Limit(text=text, is_met=figure <= most)
 
 
-def none_of(count: float, what: str, *, is_promise: bool = False) -> Limit:
+def none_of(count: float, *, is_promise: bool = False) -> Limit:
     """Return the limit that there is none of something."""
-    return Limit(text=f"no {what}", is_met=count == 0, is_promise=is_promise)
+    return Limit(text="none", is_met=count == 0, is_promise=is_promise)
 
 
 @dataclass(frozen=True, kw_only=True)

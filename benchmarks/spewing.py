@@ -78,7 +78,7 @@ def measure(size: Size) -> Section:
 def compare(ours: Outcome, classic: Outcome) -> Iterator[Row]:
     """Yield the latencies and losses of both."""
     refused = sum(reply.status != "202" for reply in ours.report.replies)
-    yield Row(what="replies other than 202", figure=refused, unit="", limits=(none_of(refused, "other"),))
+    yield Row(what="replies other than 202", figure=refused, unit="", limits=(none_of(refused),))
     yield Row(
         what="99th percentile",
         figure=ours.p99,
@@ -93,7 +93,7 @@ def compare(ours: Outcome, classic: Outcome) -> Iterator[Row]:
         unit="%",
         reference=CLASSIC.name,
         reference_figure=classic.share_late,
-        limits=(none_of(ours.share_late, "reply"),),
+        limits=(none_of(ours.share_late),),
     )
     # Of ours every id must be there; of the other only those that CoinGecko knows, as only they make rows.
     lost = len(acknowledged(ours.report) - set(ours.kept))
@@ -104,7 +104,7 @@ def compare(ours: Outcome, classic: Outcome) -> Iterator[Row]:
         unit="ids",
         reference=f"{CLASSIC.name}, of {len(valid)} that CoinGecko knows",
         reference_figure=len(valid - set(classic.kept)),
-        limits=(none_of(lost, "id", is_promise=True),),
+        limits=(none_of(lost, is_promise=True),),
     )
     yield Row(what="still pending, to be looked up later", figure=len(ours.pending), unit="ids")
     yield Row(
