@@ -34,7 +34,10 @@ def main() -> None:
     sections, drains = measure_all(size)
     print_table(sections)
     if size is Size.QUICK:
-        print("Left out: the drain at 60 calls a minute, two processes of each server, and the document.")
+        print(
+            "A rough look: a drain ran beside the traffic and the operation, not only beside the traffic. Left out: the"
+            " drain at 60 calls a minute, two processes of each server, and docs/performance.md."
+        )
     else:
         write_document(sections, drains)
         print(f"Written to docs/{DOCUMENT.name}")

@@ -95,7 +95,7 @@ class Drain:
 LONGEST = {Size.FULL: Scenario(calls_per_minute=60, calls=181), Size.QUICK: Scenario(calls_per_minute=600, calls=601)}
 OTHERS = {
     Size.FULL: [Scenario(calls_per_minute=600, calls=601), Scenario(calls_per_minute=0, calls=3300)],
-    Size.QUICK: [Scenario(calls_per_minute=0, calls=300)],
+    Size.QUICK: [Scenario(calls_per_minute=0, calls=200)],
 }
 
 

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.load import generate_load, post
+from stack.supervisor import end_with_parent
 from stack.up import free_port
 
 FLOOR_THREADS = 8  # the best of 2, 4, 8, 16 and 32 for the floor on Granian
@@ -82,6 +84,7 @@ def serving(
             env=variables | {"RECEIVER_PORT": str(port)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            preexec_fn=lambda: end_with_parent(signal.SIGTERM),  # noqa: PLW1509 (one thread spawns)
         )
         for port in ports
     ]

@@ -22,7 +22,7 @@ from stack.home import Home
 from stack.spew import REPLY_LIMIT, SpewReport, Task, spew, tasks_of
 from stack.standin.market import coin_ids
 
-TASKS = {Size.FULL: 300, Size.QUICK: 20}
+TASKS = {Size.FULL: 300, Size.QUICK: 16}
 IDS_A_TASK = 4
 DELAY = 0.4  # seconds, coin-spewer's own
 CALLS_PER_MINUTE = 30
