@@ -30,7 +30,7 @@ def plot_latency(curves: Mapping[str, Sequence[tuple[float, float]]], path: Path
             axes.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
         axes.set(xlabel="requests a second", ylabel="99th percentile, ms", yscale="log", xlim=(0, None))
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.legend()
+        figure.legend(loc="outside upper left", ncols=len(curves))
         _save(figure, path)
 
 

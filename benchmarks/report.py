@@ -91,10 +91,10 @@ class Row:
     @property
     def cells(self) -> tuple[str, ...]:
         """What the table shows, in Markdown."""
-        reference = "" if self.reference_figure is None else f"{_figure(self.reference_figure)} {self.unit}"
+        reference = "" if self.reference_figure is None else f"{digits(self.reference_figure)} {self.unit}"
         ratio = "" if self.ratio is None else f"{self.ratio:.2f}"
         limits = "; ".join(map(str, self.limits))
-        return (self.what, f"{_figure(self.figure)} {self.unit}", self.reference, reference, ratio, limits)
+        return (self.what, f"{digits(self.figure)} {self.unit}".strip(), self.reference, reference, ratio, limits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +176,7 @@ def run_alone(measure: Callable[[Size], Section]) -> None:
     sys.exit(bool(broken_promises([section])))
 
 
-def _figure(figure: float) -> str:
+def digits(figure: float) -> str:
     """Return three digits that matter, or all before the point, in groups of three."""
     if figure == round(figure) or abs(figure) >= 100:
         return f"{figure:,.0f}".replace(",", " ")

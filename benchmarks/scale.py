@@ -13,7 +13,7 @@ from psycopg_pool import ConnectionPool
 
 from benchmarks.databases import create_migrated, running_postgres
 from benchmarks.receiver import PLANS, load_of
-from benchmarks.report import Limit, Row, Section, Size, at_least, note, run_alone
+from benchmarks.report import Limit, Row, Section, Size, at_least, digits, note, run_alone
 from benchmarks.servers import RECEIVER
 from coin_pipeline.defs.landing.sensors import sense_work
 from coin_pipeline.lookup_queue import LookupQueue, take_up_pending
@@ -109,13 +109,13 @@ def measure(size: Size) -> Section:
     """Compare a database with a large history to an empty one."""
     with running_postgres() as postgres:
         urls = [create_migrated(postgres, name) for name in ("large", "empty")]
-        note(f"scale: filling in {STAGED_ROWS[size]} rows")
+        note(f"scale: filling in {digits(STAGED_ROWS[size])} rows")
         with psycopg.connect(urls[0], autocommit=True) as connection:
             fill_history(connection, staged=STAGED_ROWS[size])
         rows = [*compare_polling(urls, rounds=ROUNDS[size]), compare_receiver(urls, size)]
     conditions = (
-        f"{STAGED_ROWS[size]} staged rows with their outcomes and {STAGED_ROWS[size] // 10} lookups, beside an empty"
-        f" database; {ROUNDS[size]} interleaved rounds, of {REPEATS} each for what the pipeline asks."
+        f"{digits(STAGED_ROWS[size])} staged rows with outcomes and {digits(STAGED_ROWS[size] / 10)} lookups, beside an"
+        f" empty database; {ROUNDS[size]} interleaved rounds, of {REPEATS} each for what the pipeline asks."
     )
     return Section(title="A large history", conditions=conditions, rows=rows)
 

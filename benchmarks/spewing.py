@@ -169,8 +169,9 @@ def _conditions(tasks: Sequence[Task]) -> str:
         f"{len(tasks)} tasks of {IDS_A_TASK} fresh ids, one every {DELAY * 1000:.0f} ms, half of them with a mistyped"
         f" id, and a CoinGecko stand-in of {LATENCY * 1000:.0f} ms that allows {CALLS_PER_MINUTE} calls a minute. Then"
         " the same to the classic design, with a stand-in of its own: a Flask handler on gunicorn gthread that calls"
-        " CoinGecko inside the request (`benchmarks/classic.py`). Lost is an id whose POST was answered with success"
-        " and that is nowhere in the database."
+        " CoinGecko inside the request (`benchmarks/classic.py`), which is quick where CoinGecko refuses. Lost is an id"
+        " whose POST was answered with success and that is nowhere in the database; the classic design's answer names"
+        " it, and coin-spewer sends nothing twice."
     )
 
 

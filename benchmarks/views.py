@@ -7,7 +7,7 @@ from statistics import median
 import psycopg
 
 from benchmarks.databases import create_migrated, running_postgres
-from benchmarks.report import Row, Section, Size, note, run_alone
+from benchmarks.report import Row, Section, Size, digits, note, run_alone
 from sql import SQL_DIR
 
 COINS = 20_000
@@ -35,7 +35,7 @@ FILL = """
 
 def measure(size: Size) -> Section:
     """Time each view and its query, interleaved; both must give the same rows."""
-    note(f"views: {COINS} coins on {EXCHANGES_A_COIN} exchanges each")
+    note(f"views: {digits(COINS)} coins on {EXCHANGES_A_COIN} exchanges each")
     by_hand = (SQL_DIR / "challenge.sql").read_bytes().split(b";")
     rows = []
     with (
@@ -63,7 +63,7 @@ def measure(size: Size) -> Section:
                 )
             )
     conditions = (
-        f"{COINS} coins on {EXCHANGES_A_COIN} of {EXCHANGES} exchanges each; the queries are those of"
+        f"{digits(COINS)} coins on {EXCHANGES_A_COIN} of {EXCHANGES} exchanges each; the queries are those of"
         f" `sql/challenge.sql`; medians of {ROUNDS[size]}, interleaved."
     )
     return Section(title="Views", conditions=conditions, rows=rows)
