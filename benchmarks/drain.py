@@ -6,35 +6,32 @@ Run starts and handovers between runs are in the figures: they are what one run 
 
 import argparse
 import http.client
-import os
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 
+from benchmarks.report import Row, Section, Size, at_least, none_of, note, print_table
+from stack.demo import running_stack
 from stack.errors import StackError
 from stack.home import Home
 from stack.standin.market import TICKER_COUNTS, coin_ids
 from stack.standin.server import API_ROOT, StandIn, create_server
-from stack.up import free_port
 
 LATENCY = 0.15  # seconds
 CONCURRENCY = 8
 COINS = 10_000
-BARE_CALLS = 40
-START_TIMEOUT = 90.0  # seconds
+BARE_CALLS = 20
 STALL_TIMEOUT = 90.0  # seconds without a call
+LEAST_SHARE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +39,22 @@ class Scenario:
     """A limit, and how many calls to watch.
 
     Attributes:
-        name: to choose it by.
         calls_per_minute: the limit; 0 is none.
         calls: how many to watch; with a limit, some windows' worth and one more, which the limit holds back the most.
     """
 
-    name: str
     calls_per_minute: int
     calls: int
+
+    @property
+    def name(self) -> str:
+        """What to choose it by."""
+        return str(self.calls_per_minute) if self.calls_per_minute else "none"
+
+    @property
+    def title(self) -> str:
+        """What to call it."""
+        return f"{self.calls_per_minute} calls a minute" if self.calls_per_minute else "no limit"
 
     def ideal_seconds(self, *, latency: float) -> float:
         """Return the least time from the first call to the last."""
@@ -58,53 +63,61 @@ class Scenario:
         return latency * (self.calls - 1) / CONCURRENCY
 
 
-SCENARIOS = [
-    Scenario(name="600", calls_per_minute=600, calls=1201),
-    Scenario(name="none", calls_per_minute=0, calls=5000),
-    Scenario(name="60", calls_per_minute=60, calls=181),
-]
+@dataclass(frozen=True, kw_only=True)
+class Drain:
+    """What became of a scenario.
+
+    Attributes:
+        scenario: that was run.
+        arrivals: seconds from the first call to each.
+        latency: seconds that a bare client, alone, waits for an answer.
+        busiest: the most calls in any minute.
+        refused: how many calls were answered 429.
+    """
+
+    scenario: Scenario
+    arrivals: Sequence[float]
+    latency: float
+    busiest: int
+    refused: int
+
+    @property
+    def calls_per_minute(self) -> float:
+        """What was reached."""
+        return 60 * (len(self.arrivals) - 1) / self.arrivals[-1]
+
+    @property
+    def ideal_per_minute(self) -> float:
+        """What could be reached at most."""
+        return 60 * (len(self.arrivals) - 1) / self.scenario.ideal_seconds(latency=self.latency)
+
+
+LONGEST = {Size.FULL: Scenario(calls_per_minute=60, calls=181), Size.QUICK: Scenario(calls_per_minute=600, calls=601)}
+OTHERS = {
+    Size.FULL: [Scenario(calls_per_minute=600, calls=601), Scenario(calls_per_minute=0, calls=3300)],
+    Size.QUICK: [Scenario(calls_per_minute=0, calls=200)],
+}
 
 
 @contextmanager
-def standin(scenario: Scenario) -> Iterator[tuple[StandIn, str]]:
-    """Serve a stand-in with the scenario's limit in this process, which does nothing else."""
-    state = StandIn(calls_per_window=scenario.calls_per_minute, latency_seconds=LATENCY, coins=COINS)
+def serving_standin(*, calls_per_minute: int) -> Iterator[tuple[StandIn, dict[str, str]]]:
+    """Serve a stand-in in this process, and yield it with the variables that lead a stack to it."""
+    state = StandIn(calls_per_window=calls_per_minute, latency_seconds=LATENCY, coins=COINS)
     server = create_server(state)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield state, f"http://127.0.0.1:{server.port}{API_ROOT}"
+        yield (
+            state,
+            {
+                "COINGECKO_BASE_URL": f"http://127.0.0.1:{server.port}{API_ROOT}",
+                "COINGECKO_CALLS_PER_MINUTE": str(calls_per_minute),
+                "COINGECKO_API_KEY": "",
+                "COINGECKO_PLAN": "",
+            },
+        )
     finally:
         server.shutdown()
-
-
-@contextmanager
-def stack(home: Home, *, base_url: str, calls_per_minute: int) -> Iterator[str]:
-    """Run `coins up` for as long as the block lasts, and yield the receiver's URL."""
-    environment = {
-        **os.environ,
-        "COINGECKO_BASE_URL": base_url,
-        "COINGECKO_CALLS_PER_MINUTE": str(calls_per_minute),
-        "COINGECKO_CONCURRENCY": str(CONCURRENCY),
-    }
-    ports = ["--receiver-port", str(free_port()), "--ui-port", str(free_port())]
-    command = [sys.executable, "-m", "stack.cli", "up", "--home", str(home.path), *ports]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    try:
-        yield await_ready(home, process)["receiver_url"]
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
-
-
-def await_ready(home: Home, process: subprocess.Popen[bytes]) -> dict[str, Any]:
-    """Wait until the stack says where it is."""
-    deadline = time.monotonic() + START_TIMEOUT
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            return home.read_state()
-        except StackError:
-            time.sleep(0.1)
-    raise StackError("The stack did not start")
+        server.server_close()
 
 
 def await_calls(state: StandIn, *, wanted: int) -> None:
@@ -132,46 +145,73 @@ def bare_latency(base_url: str) -> float:
     return median(seconds)
 
 
-def measure(scenario: Scenario) -> str:
-    """Run a scenario and return its line of the table."""
+def run(scenario: Scenario) -> Drain:
+    """Run a scenario."""
     wanted = [coin_id for coin_id in coin_ids(COINS) if coin_id not in TICKER_COUNTS][: scenario.calls + 100]
     with (
         tempfile.TemporaryDirectory(prefix="coins-") as directory,
-        standin(scenario) as (state, base_url),
-        stack(Home(Path(directory)), base_url=base_url, calls_per_minute=scenario.calls_per_minute) as receiver_url,
+        serving_standin(calls_per_minute=scenario.calls_per_minute) as (state, variables),
+        running_stack(
+            Home(Path(directory)), environment={**variables, "COINGECKO_CONCURRENCY": str(CONCURRENCY)}
+        ) as running,
     ):
         latency = LATENCY
         if not scenario.calls_per_minute:
-            latency = bare_latency(base_url)
+            latency = bare_latency(variables["COINGECKO_BASE_URL"])
             state.calls.clear()
-        requests.post(f"{receiver_url}/coins", json={"coins": wanted}, timeout=30).raise_for_status()
+        requests.post(f"{running['receiver_url']}/coins", json={"coins": wanted}, timeout=30).raise_for_status()
         await_calls(state, wanted=scenario.calls)
         calls = sorted(state.calls, key=lambda call: call.at)[: scenario.calls]
-    seconds = calls[-1].at - calls[0].at
-    refused = sum(call.status == requests.codes.too_many_requests for call in calls)
-    busiest = state.busiest_window()
-    share, nominal = (scenario.ideal_seconds(latency=each) / seconds for each in (latency, LATENCY))
-    of_latency = f"{share:.3f} ({nominal:.3f} of {LATENCY * 1000:.0f} ms; a bare call took {latency * 1000:.1f} ms)"
-    reached = f"{share:.3f}" if scenario.calls_per_minute else of_latency
-    return f"| {scenario.name} | {len(calls)} | {seconds:.1f} s | {reached} | {busiest} | {refused} |"
+        return Drain(
+            scenario=scenario,
+            arrivals=[call.at - calls[0].at for call in calls],
+            latency=latency,
+            busiest=state.busiest_window(),
+            refused=sum(call.status == requests.codes.too_many_requests for call in calls),
+        )
+
+
+def measure(scenarios: Sequence[Scenario]) -> list[Drain]:
+    """Run scenarios, one after the other."""
+    drains = []
+    for scenario in scenarios:
+        note(f"drain: {scenario.title}")
+        drains.append(run(scenario))
+    return drains
+
+
+def report(drains: Sequence[Drain]) -> Section:
+    """Return what was reached beside what could be."""
+    rows = []
+    for each in sorted(drains, key=lambda each: each.scenario.calls_per_minute or sys.maxsize):
+        limited = each.scenario.calls_per_minute
+        rows.append(
+            Row(
+                what=f"{each.scenario.title}: {len(each.arrivals)} calls, busiest minute {each.busiest}",
+                figure=each.calls_per_minute,
+                unit="/min",
+                reference="the limit" if limited else f"{CONCURRENCY} at a time of {each.latency * 1000:.1f} ms",
+                reference_figure=each.ideal_per_minute,
+                limits=(at_least(each.calls_per_minute / each.ideal_per_minute, LEAST_SHARE),),
+            )
+        )
+    refused = sum(each.refused for each in drains)
+    rows.append(Row(what="calls answered 429", figure=refused, unit="", limits=(none_of(refused),)))
+    conditions = (
+        f"`coins up` against a stand-in that counts and answers after {LATENCY * 1000:.0f} ms, {CONCURRENCY} calls at a"
+        " time; from the first call to the last, starts of runs and handovers between them included. Without a limit,"
+        " the reference is what a bare client, alone, waits for the same stand-in."
+    )
+    return Section(title="Drain", conditions=conditions, rows=rows)
 
 
 def main() -> None:
     """Measure the scenarios that were asked for."""
+    scenarios = {each.name: each for each in (*OTHERS[Size.FULL], LONGEST[Size.FULL])}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "limits",
-        nargs="*",
-        metavar="LIMIT",
-        default=["600", "none"],
-        help="calls a minute: 600 (2 minutes), none (1.5 minutes), 60 (3 minutes; only when asked for)",
-    )
-    names = parser.parse_args().limits
-    print("| calls a minute | calls | first to last | share | busiest minute | answered 429 |")
-    print("|---|---|---|---|---|---|")
-    for scenario in SCENARIOS:
-        if scenario.name in names:
-            print(measure(scenario), flush=True)
+    parser.add_argument("limits", nargs="*", metavar="LIMIT", default=list(scenarios), help=", ".join(scenarios))
+    limits = parser.parse_args().limits
+    print_table([report(measure([scenarios[name] for name in limits]))])
 
 
 if __name__ == "__main__":

@@ -1,33 +1,28 @@
-"""How long a coin takes from POST to its row: `.venv/bin/python -m benchmarks.latency`.
+"""How long a coin takes from POST to its row, in a running stack.
 
-Beside it, in the same run and the same code location, Dagster's own floor: from submitting a job whose first
-step does nothing yet to the start of that step. Run it on an idle machine.
+Beside it, in the same code location, Dagster's own floor: from submitting a job whose first step does nothing yet to
+the start of that step.
 """
 
 import random
-import shutil
-import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
+from statistics import median, quantiles
 from typing import Any
 
-import click
 import psycopg
 import requests
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
-from stack.demo import running_demo_stack
-from stack.home import Home
+from benchmarks.report import Row, at_most, note
+from stack.errors import StackError
 from stack.standin.market import WELL_KNOWN_COINS
 
 MOST_MEDIAN = 2.0  # seconds from POST to row
 MOST_P95 = 4.0  # seconds
 MOST_RATIO = 1.6  # of the medians, POST to row against Dagster's floor
+GOAL = 1.3
+POSTS_A_FLOOR = 2  # the floor varies less, and costs as much time
+LONGEST_PAUSE = 1.0  # seconds, so that a POST meets Dagster's loops at any moment
 TIMEOUT = 60.0  # seconds
 
 # The prune job finds nothing to delete here; its first step starts when any job's would.
@@ -41,31 +36,47 @@ mutation {
 """
 
 
-@click.command()
-@click.option("--posts", type=click.IntRange(2), default=20)
-def main(posts: int) -> None:
-    """Measure, print, and exit 1 when a limit is missed."""
-    console = Console()
-    directory = Path(tempfile.mkdtemp(prefix="coins-"))
+def compare_latency(state: dict[str, Any], *, posts: int) -> list[Row]:
+    """Return POST to row beside Dagster's floor, interleaved, each when nothing else runs.
+
+    Args:
+        state: what the running stack published.
+        posts: how many coins, at least two.
+    """
     chance = random.Random()
-    try:
-        with (
-            running_demo_stack(Home(directory)) as state,
-            psycopg.connect(state["database_url"], autocommit=True) as coins,
-            psycopg.connect(state["database_url"], dbname="dagster", autocommit=True) as dagster,
-        ):
-            rows, floors = [], []
-            single_page_coins = chance.sample(WELL_KNOWN_COINS[20:], posts)
-            for coin_id in track(single_page_coins, description="Measuring", console=console):
+    rows, floors = [], []
+    with (
+        psycopg.connect(state["database_url"], autocommit=True) as coins,
+        psycopg.connect(state["database_url"], dbname="dagster", autocommit=True) as dagster,
+    ):
+        single_page_coins = chance.sample(WELL_KNOWN_COINS[20:], posts)
+        for number, coin_id in enumerate(single_page_coins):
+            note(f"latency: coin {number + 1} of {posts}")
+            _await_idle(dagster)
+            time.sleep(chance.uniform(0, LONGEST_PAUSE))
+            rows.append(_post_to_row(state, coins, coin_id))
+            if number % POSTS_A_FLOOR == 0:
                 _await_idle(dagster)
-                time.sleep(chance.uniform(0, 5))
-                rows.append(_post_to_row(state, coins, coin_id))
-                _await_idle(dagster)
-                time.sleep(chance.uniform(0, 5))
+                time.sleep(chance.uniform(0, LONGEST_PAUSE))
                 floors.append(_submit_to_step(state, dagster))
-    finally:
-        shutil.rmtree(directory)
-    sys.exit(not _report(rows, floors, console=console))
+        _await_idle(dagster)
+    return _compare(rows, floors)
+
+
+def _compare(rows: list[float], floors: list[float]) -> list[Row]:
+    p95 = quantiles(rows, n=20, method="inclusive")[-1]
+    ratio = median(rows) / median(floors)
+    return [
+        Row(
+            what="POST to row, median",
+            figure=median(rows),
+            unit="s",
+            reference="Dagster alone, submission to first step",
+            reference_figure=median(floors),
+            limits=(at_most(median(rows), MOST_MEDIAN, unit="s"), at_most(ratio, MOST_RATIO, unit="x", goal=GOAL)),
+        ),
+        Row(what="POST to row, 95th percentile", figure=p95, unit="s", limits=(at_most(p95, MOST_P95, unit="s"),)),
+    ]
 
 
 def _post_to_row(state: dict[str, Any], coins: psycopg.Connection, coin_id: str) -> float:
@@ -95,22 +106,6 @@ def _await(find: Callable[[], tuple[Any, ...] | None]) -> float:
     deadline = time.monotonic() + TIMEOUT
     while (row := find()) is None:
         if time.monotonic() > deadline:
-            sys.exit("nothing came within a minute")
+            raise StackError(f"Nothing came within {TIMEOUT:.0f} s")
         time.sleep(0.01)
     return float(row[0])
-
-
-def _report(rows: list[float], floors: list[float], *, console: Console) -> bool:
-    table = Table("seconds", "median", "p95", "max")
-    for name, seconds in (("POST to row", rows), ("Dagster's floor: submission to step start", floors)):
-        p95 = statistics.quantiles(seconds, n=20, method="inclusive")[-1]
-        table.add_row(name, *(f"{each:.2f}" for each in (statistics.median(seconds), p95, max(seconds))))
-    console.print(table)
-    ratio = statistics.median(rows) / statistics.median(floors)
-    console.print(f"ratio of the medians: {ratio:.2f} (at most {MOST_RATIO})")
-    p95 = statistics.quantiles(rows, n=20, method="inclusive")[-1]
-    return statistics.median(rows) <= MOST_MEDIAN and p95 <= MOST_P95 and ratio <= MOST_RATIO
-
-
-if __name__ == "__main__":
-    main()

@@ -1,5 +1,6 @@
 """`coins demo`: the main job from nothing, with no network."""
 
+import os
 import random
 import shutil
 import signal
@@ -7,8 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +62,27 @@ def run_demo(*, keep: bool, console: Console) -> None:
             shutil.rmtree(directory)
 
 
+def running_demo_stack(home: Home) -> AbstractContextManager[dict[str, Any]]:
+    """Run `coins up --standin`, for as long as the block lasts."""
+    return running_stack(home, "--standin")
+
+
 @contextmanager
-def running_demo_stack(home: Home) -> Iterator[dict[str, Any]]:
-    """Run `coins up --standin` on free ports as a user would, for as long as the block lasts."""
+def running_stack(home: Home, *options: str, environment: Mapping[str, str] | None = None) -> Iterator[dict[str, Any]]:
+    """Run `coins up` on free ports as a user would, for as long as the block lasts, and yield what it publishes.
+
+    Args:
+        home: where; the directory is there.
+        options: more of the command's.
+        environment: variables beside those of this process.
+    """
     log = home.path / "up.log"
-    command = [sys.executable, "-m", "stack.cli", "up", "--standin", "--home", str(home.path)]
+    command = [sys.executable, "-m", "stack.cli", "up", "--home", str(home.path), *options]
     ports = ["--receiver-port", str(free_port()), "--ui-port", str(free_port())]
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*command, *ports],
+            env={**os.environ, **(environment or {})},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches this process, which then stops the stack

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from itertools import chain
 
 import pytest
 from packaging.requirements import Requirement
@@ -19,7 +20,7 @@ def normal(name: str) -> str:
     ("pins", "wanted"),
     [
         ("requirements.txt", METADATA["dependencies"]),
-        ("requirements-dev.txt", [*METADATA["dependencies"], *METADATA["optional-dependencies"]["dev"]]),
+        ("requirements-dev.txt", [*METADATA["dependencies"], *chain(*METADATA["optional-dependencies"].values())]),
     ],
 )
 def test_every_direct_dependency_is_pinned_within_its_range(pins: str, wanted: list[str]) -> None:
