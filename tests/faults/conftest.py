@@ -104,6 +104,18 @@ class World:
             what="lookups in flight",
         )
 
+    def await_coins(self, *, seconds: float) -> None:
+        """Wait until coins are found."""
+        before = self.stack.rows("SELECT count(*) FROM coins")
+        await_until(lambda: self.stack.rows("SELECT count(*) FROM coins") > before, seconds=seconds, what="more coins")
+
+    def runs_that_never_started(self) -> int:
+        """Return how many of Dagster's runs have failed before their process was there."""
+        url = str(self.stack.state["database_url"]).replace("/challenge_db?", "/dagster?")
+        with psycopg.connect(url) as connection:
+            statement = "SELECT count(*) FROM runs WHERE status = 'FAILURE' AND start_time IS NULL"
+            return int(connection.execute(statement).fetchall()[0][0])
+
     def pending(self) -> int:
         return int(self.stack.rows("SELECT pending FROM pipeline_status")[0][0])
 
@@ -125,12 +137,17 @@ class World:
             )
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    world = World(
-        home=Home(tmp_path_factory.mktemp("faults") / "home"),
+def world_in(home: Home) -> World:
+    """Return a world whose stack is not running yet."""
+    return World(
+        home=home,
         market=StandIn(calls_per_window=0, latency_seconds=0.02, coins=COINS),
         traffic=Traffic(url="", coin_ids=coin_ids(COINS), chance=random.Random()),
     )
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    world = world_in(Home(tmp_path_factory.mktemp("faults") / "home"))
     with world.running():
         yield world

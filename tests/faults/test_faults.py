@@ -1,9 +1,12 @@
 """Whatever goes wrong under load, no client was told anything that is not true in the end."""
 
+from pathlib import Path
+
 import pytest
 
+from stack.home import Home
 from tests.faults import faults
-from tests.faults.conftest import World
+from tests.faults.conftest import World, world_in
 from tests.faults.faults import Fault
 
 pytestmark = pytest.mark.timeout(300)
@@ -44,6 +47,7 @@ def test_many_faults_upon_one_another_lose_no_coin(world: World) -> None:
     with world.traffic.flowing():
         world.await_lookups()
         faults.answer_badly("429-seconds", seconds=1)(world)
+        faults.stop(world)
         faults.kill_run(world)
         faults.kill_receiver_worker(world)
         faults.start_a_second(world)
@@ -52,6 +56,26 @@ def test_many_faults_upon_one_another_lose_no_coin(world: World) -> None:
         assert world.traffic.post(ten_thousand).is_acknowledged
         faults.kill_service("postgres")(world)
         world.await_accepted()
-        faults.stop(world)
-        world.await_accepted()
     assert world.violations() == []
+
+
+@pytest.mark.faults
+def test_a_full_disk_loses_no_coin(tmp_path: Path) -> None:
+    world = world_in(Home(tmp_path / "home"))
+    with faults.small_disk(world.home.postgres_data), world.running():
+        with world.traffic.flowing():
+            world.await_lookups()
+            faults.fill_disk(world, seconds=10)
+            world.await_accepted()
+        assert world.violations() == []
+        assert [one.status for one in world.traffic.told].count(503) > 10
+
+
+@pytest.mark.faults
+def test_a_start_that_is_killed_in_the_middle_of_a_migration_is_made_up_for_by_the_next(tmp_path: Path) -> None:
+    world = world_in(Home(tmp_path / "home"))
+    faults.kill_migration(world.home)
+    with world.running():
+        with world.traffic.flowing():
+            world.await_lookups()
+        assert world.violations() == []
