@@ -110,9 +110,9 @@ def sample(stack: RunningStack) -> Iterator[tuple[str, float]]:
     """Measure everything once."""
     services = {each["pid"]: each["name"] for each in stack.home.read_state()["processes"]}
     sums: defaultdict[str, float] = defaultdict(float)
-    everybody = processes_in(stack.home)
-    for process in everybody:
+    for process in processes_in(stack.home):
         with suppress(psutil.NoSuchProcess):
+            sums["stack: processes"] += process.name() != "postgres"
             is_worker = process.cmdline()[-2:] == ["-m", "receiver"]
             name = services.get(process.ppid() if is_worker and process.pid not in services else process.pid)
             if name is not None and name != "postgres":
@@ -120,7 +120,6 @@ def sample(stack: RunningStack) -> Iterator[tuple[str, float]]:
                 sums[f"{name}: fds"] += process.num_fds()
                 sums[f"{name}: threads"] += process.num_threads()
     yield from sums.items()
-    yield "stack: processes", len([each for each in everybody if each.name() != "postgres"])
     yield "postgres: connections", stack.rows("SELECT count(*) FROM pg_stat_activity WHERE datname IS NOT NULL")[0][0]
     for database in ("challenge_db", "dagster"):
         yield f"{database}: MiB on disk", stack.rows(f"SELECT pg_database_size('{database}')")[0][0] / MIB
