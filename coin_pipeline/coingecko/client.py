@@ -1,18 +1,23 @@
 """One HTTP call to CoinGecko at a time; facts and their certainty from docs.coingecko.com and its SDKs."""
 
 import json
+import socket
+import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
+from typing import Any
 from urllib.parse import quote
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from coin_pipeline.coingecko.errors import (
     AccessRefusedError,
@@ -28,6 +33,8 @@ MAX_ANSWER_BYTES = 5 * 2**20  # a real page of tickers is about 60 KiB, the list
 DEFAULT_RETRY_AFTER = 60.0  # seconds: the rate limit's window
 MAX_RETRY_AFTER = 300.0  # seconds
 
+HEAD_SLACK = 1.0  # seconds after the read timeout, which is the one to end a silence
+
 LONGEST_LIMIT = 9  # digits of x-ratelimit-limit that are believed
 
 PRO_KEY_HEADER = "x-cg-pro-api-key"
@@ -40,7 +47,7 @@ class Timeouts:
 
     Attributes:
         connect: for a connection.
-        read: without a byte.
+        read: without a byte; `HEAD_SLACK` more for the whole of an answer's head.
         answer: for the whole of an answer's body.
     """
 
@@ -106,7 +113,7 @@ class CoinGeckoClient:
         self._session.headers.update({"accept": "application/json", **(key_header or {})})
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(pool_maxsize=connections, max_retries=0))
+            self._session.mount(scheme, _PunctualAdapter(pool_maxsize=connections, max_retries=0))
 
     def fetch_tickers(self, coin_id: str, *, page: int) -> Answer:
         """Ask which tickers a coin has.
@@ -159,6 +166,47 @@ class CoinGeckoClient:
             raise BadAnswerError(f"the call failed: {error}", status=None) from error
         except urllib3.exceptions.HTTPError as error:  # while reading the body, past requests
             raise BadAnswerError(f"the answer broke off: {_root_cause(error)}", status=None) from error
+
+
+class _PunctualConnection(HTTPConnection):
+    """Bounds the wait for the whole head of an answer: the read timeout by itself begins anew with every byte."""
+
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as urllib3 has it
+        connection, late = self.sock, threading.Event()
+
+        def hang_up() -> None:
+            late.set()
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer((self.timeout or 0) + HEAD_SLACK, hang_up)
+        timer.start()
+        try:
+            response = super().getresponse()
+        finally:
+            timer.cancel()
+        if late.is_set():  # http.client takes the end of the connection for the end of the headers
+            response.close()
+            raise TimeoutError("the head of the answer was too slow")
+        return response
+
+
+class _PunctualTlsConnection(_PunctualConnection, HTTPSConnection):
+    """The same over TLS."""
+
+
+class _PunctualPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _PunctualConnection
+
+
+class _PunctualTlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _PunctualTlsConnection
+
+
+class _PunctualAdapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **arguments: Any) -> None:  # noqa: ANN401 (as requests has it)
+        super().init_poolmanager(*args, **arguments)
+        self.poolmanager.pool_classes_by_scheme = {"http": _PunctualPool, "https": _PunctualTlsPool}
 
 
 def key_header_of(*, plan: str, api_key: str | None) -> dict[str, str]:

@@ -9,6 +9,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http import HTTPStatus
@@ -86,7 +87,8 @@ def _streamed(parts: Iterator[bytes], **headers: str) -> flask.Response:
 
 
 def _hang_up(_page: int) -> flask.Response:
-    flask.request.environ["werkzeug.socket"].shutdown(2)
+    with suppress(OSError):  # the client may have been quicker
+        flask.request.environ["werkzeug.socket"].shutdown(2)
     return flask.Response()
 
 
@@ -101,6 +103,16 @@ def _stall(page: int) -> flask.Response:
         time.sleep(STALL)
 
     return _streamed(parts())
+
+
+def _drip_head(_page: int) -> flask.Response:
+    connection = flask.request.environ["werkzeug.socket"]
+    with suppress(OSError):
+        connection.sendall(b"HTTP/1.1 404 Not Found\r\n")
+        for _ in range(round(STALL / DRIP)):
+            time.sleep(DRIP)
+            connection.sendall(b"x-drip: 1\r\n")
+    return _hang_up(_page)
 
 
 def _drip(page: int) -> flask.Response:
@@ -146,6 +158,7 @@ FAULTS: dict[str, Callable[[int], flask.Response]] = {
     "silent": _stay_silent,
     "stall": _stall,
     "drip": _drip,
+    "drip-head": _drip_head,
     "huge": _be_huge,
     "truncated": _truncate,
     "not-json": lambda _: _text("<html>Maintenance</html>"),

@@ -22,11 +22,13 @@ class Call:
     """A request that reached the stand-in: when (on `time.monotonic`), for what, and what it was answered.
 
     Attributes:
+        target: path and query as they were sent, escapes and all.
         status: None until it is answered.
     """
 
     at: float
     path: str
+    target: str
     page: str | None
     status: int | None = None
 
@@ -87,7 +89,13 @@ def create_app(standin: StandIn) -> flask.Flask:
 
     @app.before_request
     def _admit() -> flask.Response | None:
-        flask.g.call = Call(at=time.monotonic(), path=flask.request.path, page=flask.request.args.get("page"))
+        request = flask.request
+        flask.g.call = Call(
+            at=time.monotonic(),
+            path=request.path,
+            target=request.environ["REQUEST_URI"],
+            page=request.args.get("page"),
+        )
         standin.calls.append(flask.g.call)
         wait = standin.admit()
         flask.g.answer_at = flask.g.call.at + (0 if wait else standin.latency_seconds)

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from stack.supervisor import end_with_parent
 from tests.compose.project import PROGRAMS, Image
 
 START_TIMEOUT = 60.0  # seconds
@@ -99,6 +100,7 @@ class Containers:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=lambda: end_with_parent(signal.SIGTERM),  # noqa: PLW1509 (one thread spawns)
             )
         self._running[container.name] = (container, process)
 
@@ -126,12 +128,13 @@ class Containers:
 
     def stop(self, name: str) -> float:
         """Stop a service as compose does, SIGTERM, the grace period, SIGKILL, and return the seconds it took."""
-        container, process = self._running.pop(name)
+        container, process = self._running[name]
         started = time.monotonic()
         process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(seconds_of(container.service["stop_grace_period"]))
         kill_container(process)
+        del self._running[name]  # only now: a test that is interrupted in the wait has it killed
         return time.monotonic() - started
 
     def stop_all(self) -> None:

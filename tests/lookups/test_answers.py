@@ -69,6 +69,7 @@ def test_a_404_is_unknown_after_one_call(
         "silent",
         "stall",
         "drip",
+        "drip-head",
         "huge",
         "truncated",
         "not-json",
@@ -80,7 +81,9 @@ def test_a_failed_call_costs_an_attempt_and_a_backoff(
 ) -> None:
     coin_id = f"standin-{fault}"
     stage(connection, coin_id)
-    report = drain(pool, standin.base_url, timeouts=IMPATIENT if fault in {"silent", "stall", "drip"} else None)
+    report = drain(
+        pool, standin.base_url, timeouts=IMPATIENT if fault in {"silent", "stall", "drip", "drip-head"} else None
+    )
     assert lookup_of(connection, coin_id) == ("pending", report.calls)  # one, or two where the backoff was short
     assert report.lookups[Ending.RETRIED] == report.calls == len(standin.state.calls) > 0
     assert outcomes(connection) == {coin_id: [None]}

@@ -72,6 +72,7 @@ def test_gzip_and_chunks_are_read_right(standin: RunningStandIn, coin_id: str) -
         ("standin-silent", BadAnswerError, None, "timed out"),
         ("standin-stall", BadAnswerError, None, "broke off"),
         ("standin-drip", BadAnswerError, 200, "slower"),
+        ("standin-drip-head", BadAnswerError, None, "timed out: the head of the answer was too slow"),
         ("standin-huge", BadAnswerError, 200, "bytes"),
         ("standin-truncated", BadAnswerError, None, "broke off"),
         ("standin-not-json", BadAnswerError, 200, "not JSON"),
@@ -83,7 +84,7 @@ def test_gzip_and_chunks_are_read_right(standin: RunningStandIn, coin_id: str) -
 def test_every_other_answer_is_an_error_soon(
     standin: RunningStandIn, coin_id: str, error: type[CoinGeckoError], status: int | None, says: str
 ) -> None:
-    slow = coin_id in {"standin-silent", "standin-stall", "standin-drip"}
+    slow = coin_id in {"standin-silent", "standin-stall", "standin-drip", "standin-drip-head"}
     client = client_of(standin, timeouts=IMPATIENT if slow else None)
     started = time.monotonic()
     with pytest.raises(error, match=says) as raised:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import dagster as dg
 import psycopg
@@ -98,16 +99,18 @@ def test_old_submissions_go_with_all_their_rows_once_everything_is_resolved(
     assert old_and_done not in {row[0] for row in kept}
 
 
-def test_old_finished_runs_go_and_their_events_with_them(
-    database: DatabaseResource, monkeypatch: pytest.MonkeyPatch
+def test_old_finished_runs_go_and_all_they_left_with_them(
+    database: DatabaseResource, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         first = prune.execute_in_process(instance=instance, resources={"database": database})
         assert instance.get_run_by_id(first.run_id) is not None
+        assert list(tmp_path.rglob(f"{first.run_id}/**/*.err")) != []
         monkeypatch.setattr("coin_pipeline.defs.operations.jobs.timedelta", lambda **_: timedelta(seconds=0))
         second = prune.execute_in_process(instance=instance, resources={"database": database})
         assert instance.get_run_by_id(first.run_id) is None
         assert instance.all_logs(first.run_id) == []
+        assert list(tmp_path.rglob(first.run_id)) == []
         assert instance.get_run_by_id(second.run_id) is not None
 
 

@@ -29,7 +29,7 @@ def prune_submissions(context: dg.OpExecutionContext, database: DatabaseResource
     context.add_output_metadata({"submissions": deleted})
 
 
-@dg.op(description="Deletes finished runs, with their event logs, that are older than RETENTION_DAYS.")
+@dg.op(description="Deletes finished runs, their event logs and what they printed, that are older than RETENTION_DAYS.")
 def prune_runs(context: dg.OpExecutionContext) -> None:
     """Delete through Dagster, which knows all the tables that a run is in."""
     retention = timedelta(days=read_settings().retention_days)
@@ -38,6 +38,7 @@ def prune_runs(context: dg.OpExecutionContext) -> None:
     while run_ids := [run.run_id for run in context.instance.get_runs(finished, limit=BATCH)]:
         for run_id in run_ids:
             context.instance.delete_run(run_id)
+            context.instance.compute_log_manager.delete_logs(prefix=[run_id])
         deleted += len(run_ids)
     context.log.info("Deleted %d runs that ended over %d days ago.", deleted, retention.days)
     context.add_output_metadata({"runs": deleted})

@@ -1,0 +1,81 @@
+"""Whatever goes wrong under load, no client was told anything that is not true in the end."""
+
+from pathlib import Path
+
+import pytest
+
+from stack.home import Home
+from tests.faults import faults
+from tests.faults.conftest import World, world_in
+from tests.faults.faults import Fault
+
+pytestmark = pytest.mark.timeout(300)
+
+FAULTS: list[Fault] = [
+    faults.kill_receiver_worker,
+    faults.kill_service("receiver"),
+    faults.kill_run,
+    faults.kill_service("daemon"),
+    faults.kill_service("code-server"),
+    faults.kill_service("webserver"),
+    faults.kill_service("postgres"),
+    faults.kill_everything,
+    faults.stop,
+    faults.start_a_second,
+    faults.refuse_connections,
+    faults.close_coingecko,
+    faults.be_slow,
+    faults.answer_badly("not-json", seconds=30),
+    faults.answer_badly("429-seconds", seconds=60),
+    faults.post_ten_thousand,
+]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_no_fault_loses_a_coin(world: World, fault: Fault) -> None:
+    with world.traffic.flowing():
+        world.await_lookups()
+        fault(world)
+        world.await_accepted()
+    assert world.violations() == []
+
+
+def test_many_faults_upon_one_another_lose_no_coin(world: World) -> None:
+    ten_thousand = world.traffic.coin_ids[-10_000:]
+    world.know(ten_thousand[100:])
+    with world.traffic.flowing():
+        world.await_lookups()
+        faults.answer_badly("429-seconds", seconds=1)(world)
+        faults.stop(world)
+        faults.kill_run(world)
+        faults.kill_receiver_worker(world)
+        faults.start_a_second(world)
+        faults.refuse_connections(world, seconds=2)
+        world.await_accepted()
+        assert world.traffic.post(ten_thousand).is_acknowledged
+        faults.kill_service("postgres")(world)
+        world.await_accepted()
+    assert world.violations() == []
+
+
+@pytest.mark.faults
+def test_a_full_disk_loses_no_coin(tmp_path: Path) -> None:
+    world = world_in(Home(tmp_path / "home"))
+    with faults.small_disk(world.home.postgres_data), world.running():
+        with world.traffic.flowing():
+            world.await_lookups()
+            faults.fill_disk(world, seconds=10)
+            world.await_accepted()
+        assert world.violations() == []
+        assert [one.status for one in world.traffic.told].count(503) > 10
+
+
+@pytest.mark.faults
+def test_a_start_that_is_killed_in_the_middle_of_a_migration_is_made_up_for_by_the_next(tmp_path: Path) -> None:
+    world = world_in(Home(tmp_path / "home"))
+    faults.kill_migration(world.home)
+    with world.running():
+        with world.traffic.flowing():
+            world.await_lookups()
+        assert world.violations() == []
