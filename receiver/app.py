@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import flask
 from flask.sessions import NullSession, SessionInterface
-from werkzeug.datastructures import Headers
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from receiver.clients import identify_clients
@@ -20,14 +19,15 @@ from receiver.submissions import register_submission_routes
 from receiver.telemetry import observe_requests
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
 class _PlainResponse(flask.Response):
-    """A response whose headers are ready: no Location to be encoded, no length to be reckoned."""
+    """A response that is whole: no Location to be encoded, no length to be reckoned, nothing to be closed."""
 
-    def get_wsgi_headers(self, environ: "WSGIEnvironment") -> Headers:  # noqa: ARG002
-        return self.headers
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
+        start_response(self.status, self.headers.to_wsgi_list())
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [self.get_data()]
 
 
 class _PlainFlask(flask.Flask):

@@ -255,27 +255,32 @@ def _address(client: str) -> str:
     return client.rpartition(":")[0].strip("[]")
 
 
+_ENVIRON = {
+    "SCRIPT_NAME": "",
+    "wsgi.version": (1, 0),
+    "wsgi.input_terminated": True,
+    "wsgi.errors": sys.stderr,
+    "wsgi.multithread": True,
+    "wsgi.multiprocess": True,
+    "wsgi.run_once": False,
+}
+
+
 def _environ(request: Request) -> dict[str, Any]:
     """Return a request as WSGI has it (PEP 3333)."""
     scope = request.scope
     host, _, port = scope.server.rpartition(":")
     environ: dict[str, Any] = {
+        **_ENVIRON,
         "REQUEST_METHOD": scope.method,
-        "SCRIPT_NAME": "",
         "PATH_INFO": scope.path.encode().decode("latin-1"),
         "QUERY_STRING": scope.query_string,
         "REMOTE_ADDR": _address(scope.client),
         "SERVER_NAME": host,
         "SERVER_PORT": port,
         "SERVER_PROTOCOL": f"HTTP/{scope.http_version}",
-        "wsgi.version": (1, 0),
         "wsgi.url_scheme": scope.scheme,
         "wsgi.input": io.BytesIO(request.body),
-        "wsgi.input_terminated": True,
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": True,
-        "wsgi.run_once": False,
         ENVIRON_REQUEST_ID: request.request_id,
         ENVIRON_STARTED: request.started,
     }

@@ -38,5 +38,5 @@ def register_operation_routes(get: OpenRoute, staging: Staging, connections: Con
         return {"status": "ready"}
 
     @get("/metrics")
-    def get_metrics() -> flask.Response:
-        return flask.Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+    def get_metrics() -> tuple[bytes, dict[str, str]]:
+        return generate_latest(registry), {"Content-Type": CONTENT_TYPE_LATEST}

@@ -54,9 +54,9 @@ def as_user(database_url: str, user: str) -> psycopg.Connection:
 )
 def test_each_program_may_run_each_of_its_statements(database_url: str, user: str, name: str) -> None:
     statement = (SQL_DIR / "queries" / f"{name}.sql").read_text()
-    parameters = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
+    parameters = list(dict.fromkeys(re.findall(r"%\((\w+)\)[sb]", statement)))
     statement = re.sub(r"(now\(\) [-+] )(%\(\w+\)s)", r"\1\2::interval", statement)
-    statement = re.sub(r"%\((\w+)\)s", lambda match: f"${parameters.index(match[1]) + 1}", statement)
+    statement = re.sub(r"%\((\w+)\)[sb]", lambda match: f"${parameters.index(match[1]) + 1}", statement)
     with as_user(database_url, user) as connection:
         # A generic plan needs no parameters; rights are checked as for an execution.
         connection.execute(f"EXPLAIN (GENERIC_PLAN) {statement.replace('%%', '%')}".encode())
