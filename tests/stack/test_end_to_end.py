@@ -1,6 +1,8 @@
 """From POST to the challenge views, through every process; then everything is killed, and nothing is lost."""
 
+import io
 import os
+import random
 import signal
 import statistics
 import subprocess
@@ -10,9 +12,11 @@ from contextlib import suppress
 import psutil
 import pytest
 import requests
+from rich.console import Console
 
 from stack.home import Home
-from stack.standin.market import WELL_KNOWN_COINS, exchanges_of
+from stack.spew import REPLY_LIMIT, spew, tasks_of
+from stack.standin.market import WELL_KNOWN_COINS, coin_ids, exchanges_of
 from tests.stack.conftest import COINS, RunningStack, await_until, processes_in, running_stack
 
 JSON_COINS = ["bitcoin", "ethereum", "gemini-dollar", "not-a-coin", "ethereum", "", "boringdao-[old]"]
@@ -82,6 +86,23 @@ def test_coins_posted_as_json_and_csv_come_out_of_both_views(stack: RunningStack
 
     submission = requests.get(stack.receiver_url + first.headers["location"], timeout=5).json()
     assert submission["counts"] == {"added": 4, "unknown": 1}
+
+
+def test_coin_spewer_is_answered_in_time_while_the_pipeline_drains(stack: RunningStack) -> None:
+    ids = [coin_id for coin_id in coin_ids(10_000) if coin_id not in WELL_KNOWN_COINS]
+    tasks = tasks_of([*ids[:250], ""], size=4, fresh=True, chance=random.Random(5004))
+    report = spew(f"{stack.receiver_url}/coins", tasks=tasks, count=60, delay=0.1, console=Console(file=io.StringIO()))
+    seconds = sorted(reply.seconds for reply in report.replies)
+    assert {reply.status for reply in report.replies} == {"202"}
+    assert seconds[-1] <= REPLY_LIMIT
+    assert seconds[int(len(seconds) * 0.99)] < 0.1
+    sent = {coin_id for task in report.tasks for coin_id in task.coin_ids if coin_id}
+    landed = {row[0] for row in stack.rows("SELECT coin_id FROM staged_coins UNION SELECT value FROM rejected_coins")}
+    assert sent <= landed
+    assert 0 < sum(task.as_json for task in report.tasks) < 60
+    resolved = "SELECT count(*) FROM coin_lookups WHERE looked_up_at IS NOT NULL AND coin_id = ANY(ARRAY['{}'])"
+    assert stack.rows(resolved.format("','".join(sent))) > [(20,)]
+    await_until(lambda: nothing_is_pending(stack), seconds=60, what="every coin resolved")
 
 
 def test_a_second_stack_on_the_same_home_refuses_with_one_line(stack: RunningStack) -> None:
