@@ -2,18 +2,61 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import dagster as dg
-import pandas as pd
-from psycopg import Connection, IsolationLevel
+from psycopg import Connection, Cursor, IsolationLevel
 from psycopg_pool import ConnectionPool
 
 from coin_pipeline.coingecko.client import CoinGeckoClient, key_header_of
 from coin_pipeline.settings import PipelineSettings, read_settings
 from sql import query
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+PREVIEW_ROWS = 20
 POOL_TIMEOUT = 10.0  # seconds to wait for a connection before the database counts as lost
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """What a statement returned: its columns, and a tuple for each row."""
+
+    schema: dg.TableSchema
+    rows: list[tuple[Any, ...]]
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns."""
+        return [column.name for column in self.schema.columns]
+
+    @property
+    def only(self) -> dict[str, Any]:
+        """The single row of a statement that returns one."""
+        (row,) = self.rows
+        return dict(zip(self.columns, row, strict=True))
+
+    def frame(self) -> "pd.DataFrame":
+        """Return the rows for pandas to work on."""
+        # A quarter of a second that a run need not spend before its first lookup.
+        import pandas as pd  # noqa: PLC0415
+
+        return pd.DataFrame(self.rows, columns=self.columns)
+
+    def preview(self) -> dg.TableMetadataValue:
+        """Return the first rows as the UI shows a table."""
+        records = [
+            dg.TableRecord(
+                {
+                    column: value if value is None or isinstance(value, bool | int | float) else str(value)
+                    for column, value in zip(self.columns, row, strict=True)
+                }
+            )
+            for row in self.rows[:PREVIEW_ROWS]
+        ]
+        return dg.MetadataValue.table(records=records, schema=self.schema)
 
 
 class DatabaseResource(dg.ConfigurableResource[None]):
@@ -39,20 +82,17 @@ class DatabaseResource(dg.ConfigurableResource[None]):
         ) as pool:
             yield pool
 
-    def read_frame(self, statement: bytes, **values: object) -> pd.DataFrame:
-        """Return a statement's rows, one column for each of the statement's."""
-        return self.read_frames(statement, **values)[0]
+    def read(self, statement: bytes, **values: object) -> Rows:
+        """Return a statement's rows."""
+        return self.read_together(statement, **values)[0]
 
-    def read_frames(self, *statements: bytes, **values: object) -> list[pd.DataFrame]:
+    def read_together(self, *statements: bytes, **values: object) -> list[Rows]:
         """Return the rows of each statement, all as of the same moment."""
         with self.connect() as connection:
             connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
             with connection.transaction():
                 cursors = [connection.execute(statement, values) for statement in statements]
-            return [
-                pd.DataFrame(cursor.fetchall(), columns=[column.name for column in cursor.description or ()])
-                for cursor in cursors
-            ]
+            return [Rows(schema=_schema_of(cursor), rows=cursor.fetchall()) for cursor in cursors]
 
     def column_schema(self, relation: str) -> dg.TableSchema:
         """Return the columns of a table or view as the database describes them."""
@@ -64,6 +104,10 @@ class DatabaseResource(dg.ConfigurableResource[None]):
                 for name, kind, is_required, description in columns
             ]
         )
+
+
+def _schema_of(cursor: Cursor) -> dg.TableSchema:
+    return dg.TableSchema([dg.TableColumn(column.name, column.type_display) for column in cursor.description or ()])
 
 
 class CoinGeckoResource(dg.ConfigurableResource[None]):

@@ -33,6 +33,13 @@ def test_the_definitions_are_valid_and_only_assemble(definitions: dg.Definitions
     assert len(inspect.getsource(module).splitlines()) <= 40
 
 
+def test_a_run_does_not_wait_for_pandas_before_its_first_lookup() -> None:
+    program = "import sys, coin_pipeline.definitions; print('pandas' in sys.modules)"
+    environment = {**os.environ, "DATABASE_URL": "postgresql://nobody@nowhere/challenge_db"}
+    command = [sys.executable, "-c", program]
+    assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout == "False\n"
+
+
 def test_the_lineage_leads_from_submissions_to_the_views(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     lineage = {

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import dagster as dg
-import pandas as pd
 
 from coin_pipeline.alerts import send_alert
 from coin_pipeline.catalog import renew_catalog
@@ -38,14 +37,14 @@ def pending_coins(database: DatabaseResource) -> dg.MaterializeResult[None]:
     """Take up what the receiver has staged."""
     with database.connect() as connection:
         resolved = take_up_pending(connection)
-    oldest, statuses = database.read_frames(query("preview_pending_coins"), query("read_status"))
-    status = statuses.iloc[0]
+    oldest, status = database.read_together(query("preview_pending_coins"), query("read_status"))
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": int(status["pending"]),
+            "dagster/row_count": status.only["pending"],
+            "dagster/column_schema": oldest.schema,
             "resolved_without_call": resolved,
-            "oldest_pending_seconds": float(status["oldest_pending_seconds"] or 0),
-            "oldest": preview(oldest),
+            "oldest_pending_seconds": status.only["oldest_pending_seconds"] or 0.0,
+            "oldest": oldest.preview(),
         }
     )
 
@@ -108,18 +107,17 @@ def look_up_coins(
             raise
     context.log.info(summary_of(report))
     alert_of_dead_letters(database, failed=report.lookups[Ending.FAILED])
-    statuses, latest, dead_letters, newest, waits = database.read_frames(
+    status, latest, dead_letters, newest, waits = database.read_together(
         query("read_status"),
         query("preview_latest_lookups"),
         query("preview_dead_letters"),
         query("preview_coins"),
         query("measure_waits"),
     )
-    status = statuses.iloc[0]
     yield dg.MaterializeResult(
         asset_key="coin_lookups",
         metadata={
-            "dagster/row_count": int(status[["found", "unknown", "failed", "pending"]].sum()),
+            "dagster/row_count": sum(status.only[state] for state in ("found", "unknown", "failed", "pending")),
             "dagster/column_schema": database.column_schema("coin_lookups"),
             **{ending.value: report.lookups[ending] for ending in Ending},
             "calls": report.calls,
@@ -127,18 +125,18 @@ def look_up_coins(
             "skipped_tickers": report.skipped_tickers,
             "resolved_without_call": report.resolved_without_call,
             "seconds": round(report.seconds, 1),
-            "answered_last": preview(latest),
-            "dead_letters": preview(dead_letters),
+            "answered_last": latest.preview(),
+            "dead_letters": dead_letters.preview(),
         },
     )
     yield dg.MaterializeResult(
         asset_key="coins",
         metadata={
-            "dagster/row_count": int(status["coins"]),
+            "dagster/row_count": status.only["coins"],
             "dagster/column_schema": database.column_schema("coins"),
             "new_coins": report.lookups[Ending.FOUND],
-            **{f"post_to_row_{name}": float(value) for name, value in waits.iloc[0].items() if pd.notna(value)},
-            "newest": preview(newest),
+            **{f"post_to_row_{name}": value for name, value in waits.only.items() if value is not None},
+            "newest": newest.preview(),
         },
     )
 
@@ -168,19 +166,15 @@ def coin_catalog(
         except CoinGeckoError as error:
             context.log.warning("The old list of coins serves for another hour: %s", error)
             listed = None
-    catalog = database.read_frame(query("count_catalog")).iloc[0]
+    catalog, newest = database.read_together(query("count_catalog"), query("preview_catalog"))
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": int(catalog["coins"]),
+            "dagster/row_count": catalog.only["coins"],
             "dagster/column_schema": database.column_schema("coin_catalog"),
             "renewed": listed is not None,
+            "newest": newest.preview(),
         }
     )
-
-
-def preview(rows: pd.DataFrame) -> dg.MarkdownMetadataValue:
-    """Show rows as a table."""
-    return dg.MetadataValue.md(rows.to_markdown(index=False))
 
 
 def alert_of_dead_letters(database: DatabaseResource, *, failed: int) -> None:

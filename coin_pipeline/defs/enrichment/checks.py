@@ -1,12 +1,15 @@
 """Checks on the queue of lookups and on the final table."""
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import dagster as dg
-import pandas as pd
 
 from coin_pipeline.resources import DatabaseResource
 from sql import query
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STUCK_AFTER = timedelta(minutes=10)
 LATEST_LOOKUPS = 1000
@@ -20,7 +23,7 @@ MOST_FAILED = 0.05  # share of the latest lookups
 )
 def coins_are_well_formed(database: DatabaseResource) -> dg.AssetCheckResult:
     """Check the rows as they are read back."""
-    malformed = malformed_coins(database.read_frame(query("read_coins")))
+    malformed = malformed_coins(database.read(query("read_coins")).frame())
     return _result_of(malformed)
 
 
@@ -33,7 +36,7 @@ def coins_are_well_formed(database: DatabaseResource) -> dg.AssetCheckResult:
 )
 def outcomes_agree_with_coins(database: DatabaseResource) -> dg.AssetCheckResult:
     """Look for outcomes that the table contradicts."""
-    return _result_of(database.read_frame(query("find_contradicting_outcomes")))
+    return _result_of(database.read(query("find_contradicting_outcomes")).frame())
 
 
 @dg.asset_check(
@@ -42,16 +45,9 @@ def outcomes_agree_with_coins(database: DatabaseResource) -> dg.AssetCheckResult
 )
 def lookups_are_not_stuck(database: DatabaseResource) -> dg.AssetCheckResult:
     """Check that something moves, if anything should."""
-    progress = database.read_frame(query("read_progress")).iloc[0]
-    seconds = {
-        name: float(progress[name]) for name in ("due_seconds", "resolved_seconds_ago") if pd.notna(progress[name])
-    }
-    stuck = is_stuck(
-        due_seconds=seconds.get("due_seconds"),
-        resolved_seconds_ago=seconds.get("resolved_seconds_ago"),
-        is_paused=bool(progress["is_paused"]),
-    )
-    return dg.AssetCheckResult(passed=not stuck, metadata={**seconds, "is_paused": bool(progress["is_paused"])})
+    progress = database.read(query("read_progress")).only
+    known = {name: value for name, value in progress.items() if value is not None}
+    return dg.AssetCheckResult(passed=not is_stuck(**progress), metadata=known)
 
 
 @dg.asset_check(
@@ -60,15 +56,15 @@ def lookups_are_not_stuck(database: DatabaseResource) -> dg.AssetCheckResult:
 )
 def lookups_rarely_fail(database: DatabaseResource) -> dg.AssetCheckResult:
     """Check the share of dead letters."""
-    counts = database.read_frame(query("count_recent_failures"), latest=LATEST_LOOKUPS).iloc[0]
-    lookups, failed = int(counts["lookups"]), int(counts["failed"])
+    counts = database.read(query("count_recent_failures"), latest=LATEST_LOOKUPS).only
+    lookups, failed = counts["lookups"], counts["failed"]
     share = failed / lookups if lookups else 0.0
     return dg.AssetCheckResult(
         passed=share <= MOST_FAILED, metadata={"lookups": lookups, "failed": failed, "failed_share": share}
     )
 
 
-def malformed_coins(coins: pd.DataFrame) -> pd.DataFrame:
+def malformed_coins(coins: "pd.DataFrame") -> "pd.DataFrame":
     """Return the rows that break a promise of the table.
 
     Args:
@@ -98,7 +94,7 @@ def is_stuck(*, due_seconds: float | None, resolved_seconds_ago: float | None, i
     return is_due and not is_moving and not is_paused
 
 
-def _result_of(violations: pd.DataFrame) -> dg.AssetCheckResult:
+def _result_of(violations: "pd.DataFrame") -> dg.AssetCheckResult:
     """Pass when there is none; show the first of them."""
     return dg.AssetCheckResult(
         passed=violations.empty,

@@ -14,7 +14,7 @@ from coin_pipeline.resources import DatabaseResource
 from coin_pipeline.settings import read_settings
 from sql import query
 
-POLL_EVERY = 0.1  # seconds
+POLL_EVERY = 0.05  # seconds
 WAIT_AT_MOST = 45.0  # seconds; Dagster ends an evaluation after 60
 LAUNCH_HOLD = timedelta(seconds=30)  # how long a slot is kept for a run that has yet to show its first heartbeat
 

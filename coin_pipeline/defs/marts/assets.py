@@ -9,12 +9,12 @@ from sql import query
 
 def describe_view(database: DatabaseResource, *, name: str) -> dg.MaterializeResult[None]:
     """Return how many rows the view has, and the first of them."""
-    rows = database.read_frame(query(f"read_{name}"))
+    view = database.read(query(f"read_{name}"))
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": len(rows),
+            "dagster/row_count": len(view.rows),
             "dagster/column_schema": database.column_schema(name),
-            "preview": dg.MetadataValue.md(rows.head(20).to_markdown(index=False)),
+            "preview": view.preview(),
         }
     )
 
