@@ -80,7 +80,7 @@ def stop(world: World) -> None:
     assert world.stack.process.returncode == 0
     assert processes_in(world.home) == []
     world.start_stack()
-    world.await_coins(seconds=10)
+    world.await_coins(seconds=18)  # leases that were not handed back would last 20
     assert world.runs_that_never_started() == never_started
 
 

@@ -32,11 +32,10 @@ def filter_case(_context: object, case: Any) -> bool:  # noqa: ANN401
 
 
 @schemathesis.hook
-def map_headers(_context: object, headers: Any) -> Any:  # noqa: ANN401
+def before_call(_context: object, case: Any, _arguments: object) -> None:  # noqa: ANN401
     """Give every request that has a good key a new one."""
-    if headers and GOOD_KEY.fullmatch(str(headers.get("Idempotency-Key", ""))):
-        headers["Idempotency-Key"] = secrets.token_hex(16)
-    return headers
+    if case.headers and GOOD_KEY.fullmatch(str(case.headers.get("Idempotency-Key", ""))):
+        case.headers["Idempotency-Key"] = secrets.token_hex(16)
 
 
 def _is_good(item: object) -> bool:
