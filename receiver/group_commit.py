@@ -49,7 +49,7 @@ class GroupCommit:
         """
         number: asyncio.Future[int] = self._loop.create_future()
         self._line.append(_Entry(submission=submission, number=number))
-        if self._committing is None:
+        if self._committing is None or self._committing.done():
             self._committing = self._loop.create_task(self._commit_line())
         return wait_for(number)
 
@@ -58,7 +58,6 @@ class GroupCommit:
             batch = self._take()
             if batch:
                 await self._settle(batch)
-        self._committing = None
 
     def _take(self) -> list[_Entry]:
         """Take the first in line that one commit is to hold, without those whose client was told to try again."""
