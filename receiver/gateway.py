@@ -127,6 +127,9 @@ class Gateway:
             self._refuse(request, problem)
             if problem.status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
                 await self._drain(exchange)
+        except Exception:
+            log.exception("a request failed outside the application")
+            self._refuse(request, ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "The receiver failed."))
 
     def _size_to_hold(self, scope: Scope) -> int:
         """Return how many bytes a body can come to."""
@@ -274,7 +277,7 @@ def _environ(request: Request) -> dict[str, Any]:
         **_ENVIRON,
         "REQUEST_METHOD": scope.method,
         "PATH_INFO": scope.path.encode().decode("latin-1"),
-        "QUERY_STRING": scope.query_string,
+        "QUERY_STRING": scope.query_string.encode().decode("latin-1"),
         "REMOTE_ADDR": _address(scope.client),
         "SERVER_NAME": host,
         "SERVER_PORT": port,
@@ -285,6 +288,8 @@ def _environ(request: Request) -> dict[str, Any]:
         ENVIRON_STARTED: request.started,
     }
     for name, value in scope.headers.items():
+        if "_" in name:  # in WSGI it would pass for the header with hyphens, which a proxy vouches for
+            continue
         variable = _variable(name)
         environ[variable] = f"{environ[variable]},{value}" if variable in environ else value
     environ["CONTENT_LENGTH"] = str(len(request.body))

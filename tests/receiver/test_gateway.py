@@ -191,6 +191,24 @@ def test_an_unexpected_failure_is_a_problem_too(receiver: Receiver, connection: 
     assert receiver.post_ids("bitcoin").status_code == 202
 
 
+def test_a_header_with_underscores_does_not_pass_for_another(
+    start_receiver: Callable[..., Receiver], connection: psycopg.Connection
+) -> None:
+    receiver = start_receiver(RECEIVER_TRUSTED_PROXIES="1")
+    with closing(connect(receiver)) as client:
+        forwarded = ("x-forwarded-for: 192.0.2.1", "x_forwarded_for: 203.0.113.9", "content_type: text/plain")
+        client.sendall(head("content-length: 13", *forwarded) + b"coins\nbitcoin")
+        assert read_reply(client)[0] == 202
+    assert connection.execute("SELECT client FROM submissions").fetchall() == [("192.0.2.1",)]
+
+
+def test_a_query_may_hold_raw_utf_8(receiver: Receiver) -> None:
+    with closing(connect(receiver)) as client:
+        client.sendall("GET /coins?id=\N{EURO SIGN} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+        status, problem = read_reply(client)
+    assert status == json.loads(problem)["status"] == 404
+
+
 def test_a_head_that_is_not_http_is_refused_and_the_receiver_goes_on(receiver: Receiver) -> None:
     for garbage in (b"\0\r\n\r\n", b"POST /coins HTTP/1.1\r\ncontent-length: 1e9\r\n\r\n"):
         with closing(connect(receiver)) as client:
