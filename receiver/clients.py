@@ -15,6 +15,8 @@ from receiver.settings import ReceiverSettings
 
 STORAGE_TIMEOUT = 0.2  # seconds, for which all requests wait, before counting in memory instead
 
+MAX_CLIENT_LENGTH = 255  # characters kept; a proxy hands on what it likes
+
 View = Callable[[], Any]
 OpenRoute = Callable[[str], Callable[[View], View]]
 
@@ -69,7 +71,7 @@ def identify_clients(app: flask.Flask, settings: ReceiverSettings) -> OpenRoute:
     def _identify() -> None:
         request = flask.request
         name = keys.name_of(request.headers.get("Authorization")) if keys else None
-        flask.g.client = name or request.remote_addr or "unknown"
+        flask.g.client = (name or request.remote_addr or "unknown")[:MAX_CLIENT_LENGTH]
         flask.g.has_key = name is not None
 
     shared = not settings.ratelimit_storage_uri.startswith("memory:")

@@ -21,9 +21,8 @@ _idle: list[greenlet] = []  # kept, since a new one has a stack of its own to ma
 
 async def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Return what a function returns that may call `wait_for` and `in_thread`."""
-    running = _idle.pop() if _idle else greenlet(partial(_serve, getcurrent()))
-    call = partial(function, *args, **kwargs)
-    awaited = running.switch(call)
+    running = _idle.pop() if _idle else _start()
+    awaited = running.switch(partial(function, *args, **kwargs))
     while awaited is not _DONE:
         try:
             value = await awaited
@@ -31,24 +30,34 @@ async def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
             awaited = running.throw(error)
         else:
             awaited = running.switch(value)
-    result, raised = running.switch()
+    result, raised = running.switch().pop()
     _idle.append(running)
     if raised is not None:
-        raise raised
+        try:
+            raise raised
+        finally:
+            del raised
     return result  # type: ignore[no-any-return]
 
 
-def _serve(loop: greenlet, call: Callable[[], Any]) -> None:
+def _start() -> greenlet:
+    """Return a new greenlet that waits for its first call; what it is started with it would keep for ever."""
+    running = greenlet(_serve)
+    running.switch(getcurrent())
+    return running
+
+
+def _serve(loop: greenlet) -> None:
     """Make one call after the other, for ever; tell the loop's greenlet of its end, then what came of it."""
+    outcomes: list[tuple[Any, BaseException | None]] = []
     while True:
-        outcome: tuple[Any, BaseException | None]
+        call = loop.switch(outcomes)
         try:
-            outcome = call(), None
+            outcomes.append((call(), None))
         except BaseException as error:  # noqa: BLE001 (raised again by `run`)
-            outcome = None, error
+            outcomes.append((None, error))
+        del call  # an idle greenlet keeps nothing of the request that it served last
         loop.switch(_DONE)
-        call = loop.switch(outcome)
-        del outcome
 
 
 def wait_for(awaitable: Awaitable[T]) -> T:
@@ -56,7 +65,10 @@ def wait_for(awaitable: Awaitable[T]) -> T:
     loop = getcurrent().parent
     if loop is None:
         raise RuntimeError("nothing can be awaited here: call it through run()")
-    return loop.switch(awaitable)  # type: ignore[no-any-return]
+    try:
+        return loop.switch(awaitable)  # type: ignore[no-any-return]
+    finally:
+        del awaitable  # with its error, whose traceback has this frame, it would keep the request in memory
 
 
 def in_thread(call: Callable[[], T], *, pool: Executor | None = None) -> T:

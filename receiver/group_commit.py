@@ -51,7 +51,10 @@ class GroupCommit:
         self._line.append(_Entry(submission=submission, number=number))
         if self._committing is None or self._committing.done():
             self._committing = self._loop.create_task(self._commit_line())
-        return wait_for(number)
+        try:
+            return wait_for(number)
+        finally:
+            del number  # with its error, whose traceback has this frame, it would keep the submission in memory
 
     async def _commit_line(self) -> None:
         while self._line:
@@ -78,9 +81,10 @@ class GroupCommit:
         try:
             numbers = await run(self._commit, [entry.submission for entry in batch])
         except Exception as error:  # noqa: BLE001 (raised again in the request of each entry)
-            if len(batch) > 1 and not isinstance(error, psycopg.OperationalError):
+            if len(batch) > 1 and _is_of_one(error):
                 for entry in batch:
-                    await self._settle([entry])
+                    if not entry.number.done():
+                        await self._settle([entry])
                 return
             for entry in batch:
                 if not entry.number.done():
@@ -89,3 +93,9 @@ class GroupCommit:
             for entry, number in zip(batch, numbers, strict=True):
                 if not entry.number.done():
                     entry.number.set_result(number)
+
+
+def _is_of_one(error: Exception) -> bool:
+    """Tell whether a commit failed for one of its submissions, and not because the database is away or slow."""
+    of_content = (psycopg.errors.ProgramLimitExceeded, psycopg.errors.DeadlockDetected)
+    return not isinstance(error, psycopg.OperationalError) or isinstance(error, of_content)

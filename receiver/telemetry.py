@@ -11,6 +11,7 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import flask
@@ -128,9 +129,10 @@ class _RequestLines:
                 self._flush()
 
     def _flush(self) -> None:
-        sys.stdout.write("".join(self._lines))
-        sys.stdout.flush()
-        self._lines.clear()
+        lines, self._lines = self._lines, []
+        with suppress(OSError):  # a full disk loses lines, and nothing else
+            sys.stdout.write("".join(lines))
+            sys.stdout.flush()
 
 
 _lines = _RequestLines()

@@ -1,8 +1,11 @@
 """Functions that wait run on an event loop, many at a time, and end as plain functions do."""
 
 import asyncio
+import gc
 import threading
-from contextlib import closing
+import weakref
+from contextlib import closing, suppress
+from functools import partial
 
 import pytest
 
@@ -71,3 +74,30 @@ def test_what_blocks_runs_in_another_thread_only_where_there_is_a_loop() -> None
     assert in_thread(threading.current_thread) is threading.current_thread()
     with closing(asyncio.new_event_loop()) as loop, pytest.raises(RuntimeError, match="run"):
         wait_for(loop.create_future())
+
+
+def test_neither_an_idle_greenlet_nor_an_error_keeps_what_a_function_was_given() -> None:
+    class Request:
+        pass
+
+    def refuse(_request: Request) -> None:
+        raise ValueError("refused")
+
+    def read(request: Request) -> None:
+        in_thread(partial(refuse, request))
+
+    async def main() -> list[weakref.ref[Request]]:
+        kept = []
+        for _ in range(3):
+            request = Request()
+            kept.append(weakref.ref(request))
+            with suppress(ValueError):
+                await run(read, request)
+            del request
+        return kept
+
+    gc.disable()  # which would find a cycle sooner or later; large bodies come sooner
+    try:
+        assert [kept() for kept in asyncio.run(main())] == [None] * 3
+    finally:
+        gc.enable()

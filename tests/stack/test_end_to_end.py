@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import psutil
+import psycopg
 import pytest
 import requests
 from rich.console import Console
@@ -123,6 +124,26 @@ def test_status_and_psql_show_the_running_stack(stack: RunningStack) -> None:
         [*COINS, "psql", "-At", "-c", "SELECT 6 * 7"], env=environment, capture_output=True, text=True, check=True
     )
     assert answer.stdout == "42\n"
+
+
+def test_a_killed_run_is_noticed_within_seconds(stack: RunningStack) -> None:
+    assert post_json(stack, "zcash").status_code == 202
+    await_until(lambda: stack.rows("SELECT FROM coins WHERE id = 'zcash'") != [], seconds=30, what="a run at work")
+    with psycopg.connect(stack.state["database_url"], dbname="dagster", autocommit=True) as dagster:
+        find_run = "SELECT run_id FROM runs WHERE status = 'STARTED' AND pipeline_name = 'drain'"
+        ((run_id,),) = dagster.execute(find_run).fetchall()
+        find_process = """
+            SELECT (event::jsonb -> 'dagster_event' -> 'pid')::integer FROM event_logs
+            WHERE run_id = %s AND dagster_event_type = 'PIPELINE_START'
+        """
+        ((pid,),) = dagster.execute(find_process, (run_id,)).fetchall()
+        os.kill(pid, signal.SIGKILL)
+        find_status = "SELECT status FROM runs WHERE run_id = %s"
+        await_until(
+            lambda: dagster.execute(find_status, (run_id,)).fetchall() == [("FAILURE",)], seconds=5, what="a failed run"
+        )
+    with psycopg.connect(stack.state["database_url"], autocommit=True) as connection:
+        connection.execute("UPDATE lookup_runs SET slot_until = now()")  # the time passes that it holds its slot
 
 
 @pytest.mark.parametrize("name", ["receiver", "code-server", "postgres"])
