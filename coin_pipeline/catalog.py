@@ -35,12 +35,13 @@ def renew_catalog(
     with pool.connection() as connection:
         if not connection.execute(query("claim_catalog")).fetchall():
             return None
-        with budget.call(deadline=time.monotonic() + patience, stop=threading.Event()) as allowed:
-            if not allowed:
+        with budget.call(deadline=time.monotonic() + patience, stop=threading.Event()) as call:
+            if call is None:
                 connection.execute(query("unclaim_catalog"))
                 return None
             try:
                 coin_ids = client.fetch_coin_ids()
+                call.note_answer()
             except RateLimitedError as error:
                 budget.pause_for_rate_limit(retry_after=error.retry_after)
                 connection.execute(query("unclaim_catalog"))
@@ -51,6 +52,5 @@ def renew_catalog(
             except CoinGeckoError as error:
                 budget.note_failure(coin_id=None, reason=f"CoinGecko does not answer: {error}")
                 raise
-        budget.note_answer(advertised_limit=None)
         connection.execute(query("replace_catalog"), {"coin_ids": coin_ids})
         return len(coin_ids)

@@ -224,8 +224,6 @@ class Drain:
                 return self._record_failure(lookup, error)
             if answer is None:
                 return self._hand_back(lookup)
-            self._budget.note_answer(advertised_limit=answer.advertised_limit)
-
             if answer.page is None and (page == 1 or lookup.refresh):
                 return self._record_unknown(lookup)
             if answer.page is not None:
@@ -241,11 +239,13 @@ class Drain:
     def _ask(self, lookup: LeasedLookup, *, page: int) -> Answer | None:
         """Make one call within the budget; None when the budget has none in time. A refresh waits for none."""
         deadline = time.monotonic() if lookup.refresh else self._deadline
-        with self._budget.call(deadline=deadline, stop=self._stop) as allowed:
-            if not allowed:
+        with self._budget.call(deadline=deadline, stop=self._stop) as call:
+            if call is None:
                 return None
             self._count(calls=1)
-            return self._client.fetch_tickers(lookup.coin_id, page=page)
+            answer = self._client.fetch_tickers(lookup.coin_id, page=page)
+            call.note_answer(advertised_limit=answer.advertised_limit)
+            return answer
 
     def _hand_back(self, lookup: LeasedLookup) -> Ending:
         """Leave the lookup to the next run: there is no call to be had in this one, or none for a refresh now."""

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +18,19 @@ from sql import query
 PROBE_EVERY = timedelta(seconds=30)  # while the breaker is open
 ACCESS_PAUSE = timedelta(minutes=5)  # after a refused key, so that failing runs do not pile up
 LONGEST_SLEEP = 1.0  # seconds between two looks at a budget that is spent or paused
+
+
+@dataclass(kw_only=True, slots=True)
+class Call:
+    """A call that may be made, and has been counted."""
+
+    id: int
+    is_answered: bool = False
+    advertised_limit: int | None = None
+
+    def note_answer(self, *, advertised_limit: int | None = None) -> None:
+        """Note that CoinGecko answers: the breaker closes, and a lower advertised limit holds from now on."""
+        self.is_answered, self.advertised_limit = True, advertised_limit
 
 
 class RateBudget:
@@ -35,7 +49,7 @@ class RateBudget:
         self._execute("set_budget", calls_per_minute=calls_per_minute)
 
     @contextmanager
-    def call(self, *, deadline: float, stop: threading.Event) -> Iterator[bool]:
+    def call(self, *, deadline: float, stop: threading.Event) -> Iterator[Call | None]:
         """Wait until one call may be made, and count it; the call is over when the block is.
 
         A call that never reached CoinGecko, which the block tells by an `UnreachableError`, is not counted.
@@ -45,18 +59,21 @@ class RateBudget:
             stop: set when the wait has become pointless.
 
         Yields:
-            True when the call may be made, False when it may not before the deadline.
+            The call when it may be made, None when it may not before the deadline.
         """
-        call_id = self._wait_for_permit(deadline=deadline, stop=stop)
-        settle = "end_call"
+        call = self._wait_for_permit(deadline=deadline, stop=stop)
+        if call is None:
+            yield None
+            return
         try:
-            yield call_id is not None
+            yield call
         except UnreachableError:
-            settle = "forget_call"
+            self._execute("forget_call", call_id=call.id)
             raise
-        finally:
-            if call_id is not None:
-                self._execute(settle, call_id=call_id, window_seconds=self._window_seconds)
+        except BaseException:
+            self._end(call)
+            raise
+        self._end(call)
 
     def pause_for_rate_limit(self, *, retry_after: float) -> None:
         """Stop every call for as long as a 429 asked, and a little longer, so that not all come at once."""
@@ -66,10 +83,6 @@ class RateBudget:
     def pause_for_access(self, *, reason: str) -> None:
         """Stop every call for five minutes, because CoinGecko refuses the key or the plan."""
         self._pause(ACCESS_PAUSE, cause="access", reason=reason)
-
-    def note_answer(self, *, advertised_limit: int | None) -> None:
-        """Note that CoinGecko answers: the breaker closes, and a lower advertised limit holds from now on."""
-        self._execute("note_answer", advertised_limit=advertised_limit)
 
     def note_failure(self, *, coin_id: str | None, reason: str) -> bool:
         """Count a failure in a row and return whether the breaker is open now, which pauses every call.
@@ -83,7 +96,16 @@ class RateBudget:
             self._pause(PROBE_EVERY, cause="outage", reason=reason)
         return bool(breaker_open)
 
-    def _wait_for_permit(self, *, deadline: float, stop: threading.Event) -> int | None:
+    def _end(self, call: Call) -> None:
+        self._execute(
+            "end_call",
+            call_id=call.id,
+            window_seconds=self._window_seconds,
+            is_answered=call.is_answered,
+            advertised_limit=call.advertised_limit,
+        )
+
+    def _wait_for_permit(self, *, deadline: float, stop: threading.Event) -> Call | None:
         while not stop.is_set():
             ((call_id, wait),) = self._execute(
                 "take_permit",
@@ -91,7 +113,7 @@ class RateBudget:
                 probe_every_seconds=PROBE_EVERY.total_seconds(),
             )
             if call_id is not None:
-                return int(call_id)
+                return Call(id=call_id)
             if time.monotonic() + wait > deadline:
                 return None
             stop.wait(min(wait, LONGEST_SLEEP))

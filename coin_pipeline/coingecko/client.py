@@ -35,6 +35,8 @@ MAX_RETRY_AFTER = 300.0  # seconds
 
 HEAD_SLACK = 1.0  # seconds after the read timeout, which is the one to end a silence
 
+KEEP_ALIVE = 1.5  # seconds without a call after which a connection is not used again: servers close theirs unasked
+
 LONGEST_LIMIT = 9  # digits of x-ratelimit-limit that are believed
 
 PRO_KEY_HEADER = "x-cg-pro-api-key"
@@ -112,8 +114,17 @@ class CoinGeckoClient:
         self._session = requests.Session()
         self._session.headers.update({"accept": "application/json", **(key_header or {})})
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        # Proxies and certificates as the environment has them, read once: each call would read it whole. No .netrc:
+        # its password would be sent beside the key.
+        environment = self._session.merge_environment_settings(self._base_url, {}, None, None, None)
+        self._session.proxies, self._session.verify = environment["proxies"], environment["verify"]
+        self._session.trust_env = False
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, _PunctualAdapter(pool_maxsize=connections, max_retries=0))
+
+    def close(self) -> None:
+        """Close the connections that were kept."""
+        self._session.close()
 
     def fetch_tickers(self, coin_id: str, *, page: int) -> Answer:
         """Ask which tickers a coin has.
@@ -169,7 +180,16 @@ class CoinGeckoClient:
 
 
 class _PunctualConnection(HTTPConnection):
-    """Bounds the wait for the whole head of an answer: the read timeout by itself begins anew with every byte."""
+    """Bounds the wait for the whole head of an answer: the read timeout by itself begins anew with every byte.
+
+    And is soon not used again: a server that closes an idle connection just then would cost a coin an attempt.
+    """
+
+    _answered_at = 0.0
+
+    @property
+    def is_connected(self) -> bool:
+        return time.monotonic() - self._answered_at < KEEP_ALIVE and super().is_connected
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as urllib3 has it
         connection, late = self.sock, threading.Event()
@@ -188,6 +208,7 @@ class _PunctualConnection(HTTPConnection):
         if late.is_set():  # http.client takes the end of the connection for the end of the headers
             response.close()
             raise TimeoutError("the head of the answer was too slow")
+        self._answered_at = time.monotonic()
         return response
 
 
@@ -255,6 +276,8 @@ def _body_of(response: requests.Response, *, timeout: float) -> bytes | None:
     if status == HTTPStatus.OK:
         return _read_body(response, timeout=timeout)
     if status == HTTPStatus.NOT_FOUND:
+        with suppress(BadAnswerError, urllib3.exceptions.HTTPError):  # read only to keep the connection
+            _read_body(response, timeout=timeout)
         return None
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         raise RateLimitedError(retry_after=retry_after_of(response.headers, now=datetime.now(UTC)))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import flask
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+from werkzeug.test import run_wsgi_app
 
 from stack.standin.faults import answer_with, fault_of
 from stack.standin.market import PAGE_SIZE, coin_ids, tickers_of
@@ -165,10 +166,28 @@ def _tickers(coin_id: str, *, listed_on: list[str] | None, page: int) -> flask.R
     return response
 
 
-class _QuietHandler(WSGIRequestHandler):
-    """Keeps connections open, as CoinGecko does, and leaves the terminal alone."""
+class _Handler(WSGIRequestHandler):
+    """Keeps connections open, as CoinGecko does, where Werkzeug closes each; and leaves the terminal alone."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def run_wsgi(self) -> None:
+        """Answer a request, which has no body."""
+        pieces, status, headers = run_wsgi_app(self.server.app, self.make_environ())
+        is_chunked = "Content-Length" not in headers
+        if is_chunked:
+            headers["Transfer-Encoding"] = "chunked"
+        self.send_response(int(status.split()[0]))
+        for name, value in headers:
+            self.send_header(name, value)
+        self.end_headers()
+        for piece in filter(None, pieces):
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if is_chunked else piece)
+        if is_chunked:
+            self.wfile.write(b"0\r\n\r\n")
+        if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
+            self.close_connection = True  # there is a body after all, which nobody has read
 
     def log_request(self, *_: object) -> None:
         """Say nothing: `StandIn.calls` has every request."""
@@ -179,4 +198,4 @@ def create_server(standin: StandIn, *, host: str = "127.0.0.1", port: int = 0) -
 
     A port that is taken ends the process with a line that says so.
     """
-    return make_server(host, port, create_app(standin), threaded=True, request_handler=_QuietHandler)
+    return make_server(host, port, create_app(standin), threaded=True, request_handler=_Handler)

@@ -1,5 +1,6 @@
 """What a drain does with each answer of CoinGecko, over real HTTP: states, attempts, pauses, pages and the breaker."""
 
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -101,7 +102,7 @@ def test_six_attempts_across_runs_end_as_a_dead_letter_with_its_reason(
     assert lookup_of(connection, "standin-status-503") == ("failed", MAX_ATTEMPTS)
     assert outcomes(connection) == {"standin-status-503": ["failed"]}
     (reason,) = connection.execute("SELECT http_status, error FROM coin_lookups").fetchall()
-    assert reason == (503, "CoinGecko answered 503 SERVICE UNAVAILABLE")
+    assert reason == (503, "CoinGecko answered 503 Service Unavailable")
 
 
 @pytest.mark.parametrize(("attempts", "longest"), [(0, 2), (1, 10), (2, 20), (3, 40), (7, 640), (8, 900), (50, 900)])
@@ -257,11 +258,13 @@ def test_a_longer_pause_outlasts_the_breakers_and_a_success(
     pool: ConnectionPool, connection: psycopg.Connection
 ) -> None:
     budget = RateBudget(pool, calls_per_minute=0)
-    budget.pause_for_rate_limit(retry_after=200)
-    for number in range(5):
-        budget.note_failure(coin_id=str(number), reason="no answer")
-    assert pause_of(connection)[0] > 190
-    budget.note_answer(advertised_limit=None)
+    with budget.call(deadline=time.monotonic(), stop=threading.Event()) as call:
+        assert call is not None
+        budget.pause_for_rate_limit(retry_after=200)
+        for number in range(5):
+            budget.note_failure(coin_id=str(number), reason="no answer")
+        assert pause_of(connection)[0] > 190
+        call.note_answer()
     seconds, reason = pause_of(connection)
     assert seconds > 190
     assert reason is not None

@@ -1,12 +1,14 @@
 """One call over real HTTP: what the client makes of each answer, in bounded time and memory."""
 
 import socket
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -184,6 +186,81 @@ def test_a_refused_connection_asks_nothing_of_the_coin() -> None:
         client = CoinGeckoClient(base_url=f"http://127.0.0.1:{closed.getsockname()[1]}", timeouts=IMPATIENT)
         with pytest.raises(UnreachableError):
             client.fetch_tickers("bitcoin", page=1)
+
+
+class KeepingServer(ThreadingHTTPServer):
+    """Keeps connections open and counts them; or closes each after an answer, without having said so."""
+
+    def __init__(self, *, closes: bool = False) -> None:
+        super().__init__(("127.0.0.1", 0), KeepingHandler)
+        self.closes = closes
+        self.connections = 0
+        self.closed = threading.Event()
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class KeepingHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: KeepingServer
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections += 1
+
+    def do_GET(self) -> None:
+        body = b'{"tickers": []}'
+        self.send_response(404 if "unknown" in self.path else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        if self.server.closes:
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+            self.server.closed.set()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def keeping(server: KeepingServer) -> Iterator[tuple[KeepingServer, CoinGeckoClient]]:
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    client = CoinGeckoClient(base_url=server.base_url)
+    try:
+        yield server, client
+    finally:
+        server.shutdown()
+        client.close()
+        thread.join()
+        server.server_close()
+
+
+def test_calls_share_a_connection_whatever_is_answered() -> None:
+    with keeping(KeepingServer()) as (server, client):
+        for coin_id in ("bitcoin", "unknown", "monacoin", "unknown"):
+            client.fetch_tickers(coin_id, page=1)
+        assert server.connections == 1
+
+
+def test_a_connection_that_was_closed_unasked_costs_no_call() -> None:
+    with keeping(KeepingServer(closes=True)) as (server, client):
+        for number in range(3):
+            server.closed.clear()
+            assert client.fetch_tickers("bitcoin", page=1).page is not None
+            assert server.closed.wait(5)
+            assert server.connections == number + 1
+
+
+def test_a_connection_that_was_idle_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coin_pipeline.coingecko.client.KEEP_ALIVE", 0)
+    with keeping(KeepingServer()) as (server, client):
+        for _ in range(3):
+            client.fetch_tickers("bitcoin", page=1)
+        assert server.connections == 3
 
 
 @pytest.mark.parametrize(

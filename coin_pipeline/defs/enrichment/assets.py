@@ -1,6 +1,7 @@
 """From staged ids to the table `coins`."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import timedelta
 
 import dagster as dg
@@ -84,12 +85,12 @@ def look_up_coins(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Drain the queue of lookups."""
     run = context.run.tags.get(LOOKUP_RUN_TAG, context.run.run_id)
-    with database.pool(size=coingecko.concurrency + 2) as pool:
+    with database.pool(size=coingecko.concurrency + 2) as pool, closing(coingecko.create_client()) as client:
         queue = LookupQueue(pool, run=run)
         drain = Drain(
             queue=queue,
             budget=RateBudget(pool, calls_per_minute=coingecko.calls_per_minute),
-            client=coingecko.create_client(),
+            client=client,
             log=context.log,
             limits=DrainLimits(
                 concurrency=coingecko.concurrency,
@@ -157,10 +158,10 @@ def coin_catalog(
     context: dg.AssetExecutionContext, database: DatabaseResource, coingecko: CoinGeckoResource
 ) -> dg.MaterializeResult[None]:
     """Renew the list of coins when it is an hour old."""
-    with database.pool(size=2) as pool:
+    with database.pool(size=2) as pool, closing(coingecko.create_client()) as client:
         budget = RateBudget(pool, calls_per_minute=coingecko.calls_per_minute)
         try:
-            listed = renew_catalog(pool, budget=budget, client=coingecko.create_client())
+            listed = renew_catalog(pool, budget=budget, client=client)
         except AccessRefusedError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         except CoinGeckoError as error:
