@@ -84,8 +84,8 @@ class LookupQueue:
             "run": self._run,
         }
         with self._pool.connection() as connection:
-            # One round trip for the whole transaction: everybody waits for the lock that it holds.
-            with connection.pipeline(), connection.transaction():
+            # One round trip, and so one transaction: everybody waits for the lock that it holds.
+            with connection.pipeline():
                 connection.execute(query("lock_leases"))
                 cursor = connection.cursor(row_factory=class_row(LeasedLookup))
                 cursor.execute(query("lease_lookups"), values)

@@ -1,8 +1,9 @@
 """One HTTP call to CoinGecko at a time; facts and their certainty from docs.coingecko.com and its SDKs."""
 
+import io
 import json
+import math
 import socket
-import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from http.client import HTTPResponse
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import quote
@@ -179,12 +181,45 @@ class CoinGeckoClient:
             raise BadAnswerError(f"the answer broke off: {_root_cause(error)}", status=None) from error
 
 
+class _PunctualReader(io.RawIOBase):
+    """Reads from a connection until a deadline: its timeout by itself begins anew with every byte."""
+
+    def __init__(self, connection: io.RawIOBase, *, deadline: float) -> None:
+        self._connection = connection
+        self.deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401 (as io has it)
+        if time.monotonic() > self.deadline:
+            raise TimeoutError("the head of the answer was too slow")
+        return self._connection.readinto(buffer)
+
+    def close(self) -> None:
+        self._connection.close()
+        super().close()
+
+
+class _PunctualResponse(HTTPResponse):
+    """Bounds the wait for the whole head of an answer."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **arguments: Any) -> None:  # noqa: ANN401 (as http has it)
+        super().__init__(sock, *args, **arguments)
+        self._reader = _PunctualReader(
+            self.fp.detach(), deadline=time.monotonic() + (sock.gettimeout() or 0) + HEAD_SLACK
+        )
+        self.fp = io.BufferedReader(self._reader)
+
+    def begin(self) -> None:
+        super().begin()
+        self._reader.deadline = math.inf
+
+
 class _PunctualConnection(HTTPConnection):
-    """Bounds the wait for the whole head of an answer: the read timeout by itself begins anew with every byte.
+    """Is soon not used again: a server that closes an idle connection just then would cost a coin an attempt."""
 
-    And is soon not used again: a server that closes an idle connection just then would cost a coin an attempt.
-    """
-
+    response_class = _PunctualResponse
     _answered_at = 0.0
 
     @property
@@ -192,22 +227,7 @@ class _PunctualConnection(HTTPConnection):
         return time.monotonic() - self._answered_at < KEEP_ALIVE and super().is_connected
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as urllib3 has it
-        connection, late = self.sock, threading.Event()
-
-        def hang_up() -> None:
-            late.set()
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-        timer = threading.Timer((self.timeout or 0) + HEAD_SLACK, hang_up)
-        timer.start()
-        try:
-            response = super().getresponse()
-        finally:
-            timer.cancel()
-        if late.is_set():  # http.client takes the end of the connection for the end of the headers
-            response.close()
-            raise TimeoutError("the head of the answer was too slow")
+        response = super().getresponse()
         self._answered_at = time.monotonic()
         return response
 

@@ -180,6 +180,19 @@ def test_a_lease_is_exclusive_and_only_its_holder_records(
     assert lookup_of(connection, "bitcoin") == ("found", 1)
 
 
+def test_runs_that_lease_at_the_same_moment_hold_no_more_leases_than_the_concurrency(
+    connection: psycopg.Connection, pool: ConnectionPool, together: Callable[[list[Callable[[], object]]], None]
+) -> None:
+    stage(connection, *(f"coin-{number}" for number in range(100)))
+    take_up_pending(connection)
+    queues = [LookupQueue(pool, run=f"run-{number}") for number in range(8)]
+    for round_ in range(1, 11):  # the statements of the later rounds are prepared ones
+        together([lambda queue=queue: queue.lease(wanted=4, concurrency=5) for queue in queues])  # type: ignore[misc]
+        held = connection.execute("SELECT count(*) FROM coin_lookups WHERE leased_until > now()").fetchall()
+        assert held == [(5,)], round_
+        connection.execute("UPDATE coin_lookups SET leased_until = NULL")
+
+
 def test_all_runs_together_hold_no_more_leases_than_the_concurrency(
     connection: psycopg.Connection, pool: ConnectionPool, queue: LookupQueue
 ) -> None:
