@@ -1,5 +1,5 @@
 -- What the sensor decides on: is there anything to do now, how many runs do it already, is all paused?
--- Polled ten times a second: nothing is searched during a pause, and each part stops at the first row of a partial
+-- Polled many times a second: nothing is searched during a pause, and each part stops at the first row of a partial
 -- index. Refreshes start a run only when one is an hour overdue, so that one run does an hour's worth of them.
 SELECT
     coalesce(paused_until <= now(), TRUE) AND (
