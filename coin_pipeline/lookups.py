@@ -15,13 +15,16 @@ from datetime import timedelta
 from enum import StrEnum
 from http import HTTPStatus
 
+import psycopg
+
 from coin_pipeline.coingecko.budget import LONGEST_SLEEP, RateBudget
-from coin_pipeline.coingecko.client import PAGE_SIZE, Answer, CoinGeckoClient
+from coin_pipeline.coingecko.client import PAGE_SIZE, Answer, CoinGeckoClient, can_be_asked
 from coin_pipeline.coingecko.errors import (
     AccessRefusedError,
     BadAnswerError,
     CoinGeckoUnavailableError,
     RateLimitedError,
+    StaleConnectionError,
     UnreachableError,
 )
 from coin_pipeline.lookup_queue import LeasedLookup, LookupQueue
@@ -200,9 +203,17 @@ class Drain:
         """Look up a coin, and then whatever is due, until nothing is."""
         due = [lookup]
         while due:
-            ending = self._look_up(due[0])
-            self._count(**{ending: 1})
+            self._count(**{self._settle(due[0]): 1})
             due = self._lease(1)
+
+    def _settle(self, lookup: LeasedLookup) -> Ending:
+        """Look up a coin; one whose answer cannot be stored has to end some time too, or it stays the first."""
+        if not can_be_asked(lookup.coin_id):
+            return self._record_unknown(lookup)
+        try:
+            return self._look_up(lookup)
+        except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:
+            return self._record_failure(lookup, BadAnswerError(f"cannot be stored: {error}", status=None))
 
     def _look_up(self, lookup: LeasedLookup) -> Ending:
         """Follow a coin's pages to the last, each with a permit of its own, and record what they say."""
@@ -215,6 +226,8 @@ class Drain:
                 self._log.warning("%s: %s; every call waits, and the coin loses nothing", coin_id, error)
                 self._count(rate_limited=1)
                 self._budget.pause_for_rate_limit(retry_after=error.retry_after)
+                continue
+            except StaleConnectionError:
                 continue
             except AccessRefusedError as error:
                 self._budget.pause_for_access(reason=str(error))

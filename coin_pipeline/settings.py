@@ -1,11 +1,14 @@
 """The pipeline's settings, read once from environment variables of the same names."""
 
+import re
 import sys
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, HttpUrl, SecretStr, ValidationError, model_validator
+from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+VISIBLE = re.compile("[!-~]+")
 
 Plan = Literal["public", "demo", "pro"]
 
@@ -35,6 +38,16 @@ class PipelineSettings(BaseSettings):
     retention_days: Annotated[int, Field(ge=1, le=10_000)] = 30
     alert_webhook_url: SecretStr | None = None
     coins_refresh_after_days: Annotated[int, Field(ge=0, le=10_000)] = 7
+
+    @field_validator("coingecko_api_key")
+    @classmethod
+    def _can_be_sent(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is None:
+            return None
+        stripped = key.get_secret_value().strip()  # a secret's file ends with a newline
+        if not VISIBLE.fullmatch(stripped):
+            raise ValueError("a key has visible ASCII characters only; copy it again")
+        return SecretStr(stripped)
 
     @model_validator(mode="after")
     def _plan_needs_its_key(self) -> Self:

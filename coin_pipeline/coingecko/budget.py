@@ -91,9 +91,12 @@ class RateBudget:
             coin_id: failures of one id count once; None for a failure that no id can be blamed for.
             reason: shown as the reason of the pause.
         """
-        ((breaker_open,),) = self._execute("note_failure", failure=coin_id or str(uuid.uuid4()))
-        if breaker_open:
-            self._pause(PROBE_EVERY, cause="outage", reason=reason)
+        # One transaction: an answer that comes between would close the breaker, and leave the pause.
+        with self._pool.connection() as connection, connection.transaction():
+            failure = {"failure": coin_id or str(uuid.uuid4())}
+            ((breaker_open,),) = connection.execute(query("note_failure"), failure).fetchall()
+            if breaker_open:
+                connection.execute(query("pause_calls"), {"pause": PROBE_EVERY, "cause": "outage", "reason": reason})
         return bool(breaker_open)
 
     def _end(self, call: Call) -> None:

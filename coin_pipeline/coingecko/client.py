@@ -1,17 +1,18 @@
 """One HTTP call to CoinGecko at a time; facts and their certainty from docs.coingecko.com and its SDKs."""
 
+import functools
 import io
 import json
-import math
 import socket
+import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from http.client import HTTPResponse
+from http.client import HTTPResponse, responses
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +26,7 @@ from coin_pipeline.coingecko.errors import (
     AccessRefusedError,
     BadAnswerError,
     RateLimitedError,
+    StaleConnectionError,
     UnreachableError,
 )
 
@@ -35,7 +37,7 @@ MAX_ANSWER_BYTES = 5 * 2**20  # a real page of tickers is about 60 KiB, the list
 DEFAULT_RETRY_AFTER = 60.0  # seconds: the rate limit's window
 MAX_RETRY_AFTER = 300.0  # seconds
 
-HEAD_SLACK = 1.0  # seconds after the read timeout, which is the one to end a silence
+LONGEST_IDENTIFIER = 255  # characters of an exchange or a coin; PostgreSQL cannot index one of thousands
 
 KEEP_ALIVE = 1.5  # seconds without a call after which a connection is not used again: servers close theirs unasked
 
@@ -51,8 +53,8 @@ class Timeouts:
 
     Attributes:
         connect: for a connection.
-        read: without a byte; `HEAD_SLACK` more for the whole of an answer's head.
-        answer: for the whole of an answer's body.
+        read: without a byte.
+        answer: for the whole of an answer, from its request on.
     """
 
     connect: float = 5.0
@@ -113,7 +115,7 @@ class CoinGeckoClient:
         """
         self._base_url = base_url.rstrip("/")
         self._timeouts = timeouts or Timeouts()
-        self._session = requests.Session()
+        self._session = _Session()
         self._session.headers.update({"accept": "application/json", **(key_header or {})})
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         # Proxies and certificates as the environment has them, read once: each call would read it whole. No .netrc:
@@ -122,7 +124,9 @@ class CoinGeckoClient:
         self._session.proxies, self._session.verify = environment["proxies"], environment["verify"]
         self._session.trust_env = False
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, _PunctualAdapter(pool_maxsize=connections, max_retries=0))
+            self._session.mount(
+                scheme, _PunctualAdapter(self._timeouts.answer, pool_maxsize=connections, max_retries=0)
+            )
 
     def close(self) -> None:
         """Close the connections that were kept."""
@@ -132,18 +136,18 @@ class CoinGeckoClient:
         """Ask which tickers a coin has.
 
         Args:
-            coin_id: any text a client may have sent; it can only ever be one segment of the path.
+            coin_id: any text a client may have sent that `can_be_asked`; it is one segment of the path.
             page: 1 for the first hundred tickers.
 
         Raises:
             RateLimitedError: 429.
             AccessRefusedError: 401 or 403.
             UnreachableError: no connection could be made.
+            StaleConnectionError: a connection that was kept turned out to be closed.
             BadAnswerError: any other answer, an answer too slow or too long, or one of another shape.
         """
-        if coin_id in {".", ".."}:
-            # RFC 3986 gives these a meaning in every path, encoded or not: no coin can have such an id.
-            return Answer(page=None)
+        if not can_be_asked(coin_id):
+            raise ValueError(f"{coin_id!r} would lead to another URL")
         body, advertised_limit = self._get(f"/coins/{quote(coin_id, safe='')}/tickers", page=page)
         return Answer(
             page=None if body is None else page_of(_tickers_in(body)),
@@ -167,18 +171,24 @@ class CoinGeckoClient:
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                body = _body_of(response, timeout=self._timeouts.answer)
-                return body, _advertised_limit(response.headers)
+                return _body_of(response), _advertised_limit(response.headers)
         except requests.Timeout as error:
             raise BadAnswerError(f"timed out: {_root_cause(error)}", status=None) from error
         except requests.ConnectionError as error:
             if _never_connected(error):
                 raise UnreachableError(f"cannot connect to {self._base_url}: {_root_cause(error)}") from error
+            if any(isinstance(cause, _StaleError) for cause in _causes(error)):
+                raise StaleConnectionError from error
             raise BadAnswerError(f"the connection broke: {_root_cause(error)}", status=None) from error
-        except requests.RequestException as error:
-            raise BadAnswerError(f"the call failed: {error}", status=None) from error
+        except (requests.RequestException, ValueError) as error:  # its text may have the key, or a proxy's password
+            raise BadAnswerError(f"the call failed: {type(error).__name__}", status=None) from error
         except urllib3.exceptions.HTTPError as error:  # while reading the body, past requests
             raise BadAnswerError(f"the answer broke off: {_root_cause(error)}", status=None) from error
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, _response: requests.Response) -> None:
+        """Know of no redirects: requests would read the whole body of one, followed or not."""
 
 
 class _PunctualReader(io.RawIOBase):
@@ -186,14 +196,14 @@ class _PunctualReader(io.RawIOBase):
 
     def __init__(self, connection: io.RawIOBase, *, deadline: float) -> None:
         self._connection = connection
-        self.deadline = deadline
+        self._deadline = deadline
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401 (as io has it)
-        if time.monotonic() > self.deadline:
-            raise TimeoutError("the head of the answer was too slow")
+        if time.monotonic() > self._deadline:
+            raise TimeoutError("the answer was too slow")
         return self._connection.readinto(buffer)
 
     def close(self) -> None:
@@ -202,32 +212,51 @@ class _PunctualReader(io.RawIOBase):
 
 
 class _PunctualResponse(HTTPResponse):
-    """Bounds the wait for the whole head of an answer."""
+    """Bounds the wait for the whole of an answer, its head, its body and what frames it."""
 
-    def __init__(self, sock: socket.socket, *args: Any, **arguments: Any) -> None:  # noqa: ANN401 (as http has it)
+    def __init__(self, sock: socket.socket, *args: Any, timeout: float, **arguments: Any) -> None:  # noqa: ANN401 (as http has it)
         super().__init__(sock, *args, **arguments)
-        self._reader = _PunctualReader(
-            self.fp.detach(), deadline=time.monotonic() + (sock.gettimeout() or 0) + HEAD_SLACK
-        )
-        self.fp = io.BufferedReader(self._reader)
+        self.fp = io.BufferedReader(_PunctualReader(self.fp.detach(), deadline=time.monotonic() + timeout))
 
-    def begin(self) -> None:
-        super().begin()
-        self._reader.deadline = math.inf
+    def _read_status(self) -> tuple[str, int, str]:
+        version, status, reason = super()._read_status()  # type: ignore[misc]  # as http has it
+        is_interim = HTTPStatus.PROCESSING <= status < HTTPStatus.OK  # http skips those that say to continue
+        return version, HTTPStatus.CONTINUE if is_interim else status, reason
+
+
+class _StaleError(ConnectionError):
+    """A connection that was kept broke without an answer."""
 
 
 class _PunctualConnection(HTTPConnection):
-    """Is soon not used again: a server that closes an idle connection just then would cost a coin an attempt."""
+    """Is soon not used again: a server that closes an idle connection just then would cost a call."""
 
-    response_class = _PunctualResponse
-    _answered_at = 0.0
+    timeout_of_answer: float  # seconds
+    _answered_at: float | None = None
+
+    def __init__(self, *args: Any, **arguments: Any) -> None:  # noqa: ANN401 (as urllib3 has it)
+        super().__init__(*args, **arguments)
+        self.response_class = functools.partial(  # type: ignore[assignment]  # it is only called
+            _PunctualResponse, timeout=self.timeout_of_answer
+        )
 
     @property
     def is_connected(self) -> bool:
-        return time.monotonic() - self._answered_at < KEEP_ALIVE and super().is_connected
+        is_fresh = self._answered_at is None or time.monotonic() - self._answered_at < KEEP_ALIVE
+        return is_fresh and super().is_connected
+
+    def close(self) -> None:
+        self._answered_at = None
+        super().close()
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as urllib3 has it
-        response = super().getresponse()
+        is_kept = self._answered_at is not None
+        try:
+            response = super().getresponse()
+        except ConnectionError as error:
+            if is_kept:
+                raise _StaleError from error
+            raise
         self._answered_at = time.monotonic()
         return response
 
@@ -235,19 +264,37 @@ class _PunctualConnection(HTTPConnection):
 class _PunctualTlsConnection(_PunctualConnection, HTTPSConnection):
     """The same over TLS."""
 
-
-class _PunctualPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _PunctualConnection
-
-
-class _PunctualTlsPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _PunctualTlsConnection
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except ssl.SSLError as error:  # nothing was asked yet, unlike when it comes later
+            raise urllib3.exceptions.NewConnectionError(self, str(error)) from error
 
 
 class _PunctualAdapter(HTTPAdapter):
+    def __init__(self, timeout_of_answer: float, **arguments: Any) -> None:  # noqa: ANN401 (as requests has it)
+        self._pool_classes = {}
+        for scheme, pool, connection in (
+            ("http", urllib3.HTTPConnectionPool, _PunctualConnection),
+            ("https", urllib3.HTTPSConnectionPool, _PunctualTlsConnection),
+        ):
+            punctual = type(connection.__name__, (connection,), {"timeout_of_answer": timeout_of_answer})
+            self._pool_classes[scheme] = type(pool.__name__, (pool,), {"ConnectionCls": punctual})
+        super().__init__(**arguments)
+
     def init_poolmanager(self, *args: Any, **arguments: Any) -> None:  # noqa: ANN401 (as requests has it)
         super().init_poolmanager(*args, **arguments)
-        self.poolmanager.pool_classes_by_scheme = {"http": _PunctualPool, "https": _PunctualTlsPool}
+        self.poolmanager.pool_classes_by_scheme = self._pool_classes
+
+    def proxy_manager_for(self, *args: Any, **arguments: Any) -> urllib3.ProxyManager:  # noqa: ANN401 (as requests has it)
+        manager: urllib3.ProxyManager = super().proxy_manager_for(*args, **arguments)
+        manager.pool_classes_by_scheme = self._pool_classes
+        return manager
+
+
+def can_be_asked(coin_id: str) -> bool:
+    """Tell whether an id can be a segment of a path: RFC 3986 gives dots a meaning in every path, encoded or not."""
+    return coin_id not in {".", ".."}
 
 
 def key_header_of(*, plan: str, api_key: str | None) -> dict[str, str]:
@@ -290,32 +337,30 @@ def retry_after_of(headers: Mapping[str, str], *, now: datetime) -> float:
     return min(max(seconds, 1.0), MAX_RETRY_AFTER)
 
 
-def _body_of(response: requests.Response, *, timeout: float) -> bytes | None:
+def _body_of(response: requests.Response) -> bytes | None:
     """Return the body of a 200, None for a 404, and raise for every other status; only the status decides."""
     status = response.status_code
     if status == HTTPStatus.OK:
-        return _read_body(response, timeout=timeout)
+        return _read_body(response)
     if status == HTTPStatus.NOT_FOUND:
         with suppress(BadAnswerError, urllib3.exceptions.HTTPError):  # read only to keep the connection
-            _read_body(response, timeout=timeout)
+            _read_body(response)
         return None
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         raise RateLimitedError(retry_after=retry_after_of(response.headers, now=datetime.now(UTC)))
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         raise AccessRefusedError(status=status)
-    raise BadAnswerError(f"CoinGecko answered {status} {response.reason}", status=status)
+    # Not in its own words, which may be anything.
+    raise BadAnswerError(f"CoinGecko answered {status} {responses.get(status, '')}".rstrip(), status=status)
 
 
-def _read_body(response: requests.Response, *, timeout: float) -> bytes:
-    """Read a body of bounded size in bounded time: each read returns what has arrived, however little."""
-    deadline = time.monotonic() + timeout
+def _read_body(response: requests.Response) -> bytes:
+    """Read a body of bounded size."""
     body = bytearray()
     while chunk := response.raw.read1(2**16, decode_content=True):
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
             raise BadAnswerError(f"an answer of over {MAX_ANSWER_BYTES} bytes", status=response.status_code)
-        if time.monotonic() > deadline:
-            raise BadAnswerError(f"an answer slower than {timeout:.0f} s", status=response.status_code)
     return bytes(body)
 
 
@@ -349,8 +394,12 @@ def _exchange_of(ticker: object) -> str | None:
 
 
 def _storable(text: str) -> bool:
-    """Tell whether PostgreSQL can hold the text: no NUL, no lone surrogate."""
-    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+    """Tell whether PostgreSQL can hold and index the text: not too long, no NUL, no lone surrogate."""
+    return (
+        len(text) <= LONGEST_IDENTIFIER
+        and "\x00" not in text
+        and not any("\ud800" <= character <= "\udfff" for character in text)
+    )
 
 
 def _advertised_limit(headers: Mapping[str, str]) -> int | None:
@@ -361,7 +410,7 @@ def _advertised_limit(headers: Mapping[str, str]) -> int | None:
 def _http_date(text: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a time zone or a year of many digits
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
@@ -374,13 +423,18 @@ def _reset_time(text: str) -> datetime | None:
 
 
 def _never_connected(error: requests.ConnectionError) -> bool:
-    if isinstance(error, requests.exceptions.ProxyError | requests.exceptions.SSLError):
+    if isinstance(error, requests.exceptions.ProxyError):
         return True
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     return isinstance(reason, urllib3.exceptions.NewConnectionError)
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    return error
+    return list(_causes(error))[-1]
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, and what led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,8 +1,17 @@
 """What can go wrong with a call to CoinGecko, by what has to be done about it."""
 
+LONGEST_REASON = 500  # characters
+
 
 class CoinGeckoError(Exception):
-    """A call to CoinGecko that gave no usable answer."""
+    """A call to CoinGecko that gave no usable answer.
+
+    Its text is fit for a log and a table, whatever a server has sent that went into it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        shown = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in reason)
+        super().__init__(shown[:LONGEST_REASON])
 
 
 class RateLimitedError(CoinGeckoError):
@@ -29,6 +38,13 @@ class AccessRefusedError(CoinGeckoError):
 
 class UnreachableError(CoinGeckoError):
     """A connection to CoinGecko was refused, so nothing was asked about the coin."""
+
+
+class StaleConnectionError(CoinGeckoError):
+    """A connection that was kept had been closed by CoinGecko, so that nothing was answered about the coin."""
+
+    def __init__(self) -> None:
+        super().__init__("a connection that was kept turned out to be closed")
 
 
 class BadAnswerError(CoinGeckoError):

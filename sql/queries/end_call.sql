@@ -14,6 +14,7 @@ answered AS (
         %(is_answered)s
         AND (
             failures_in_a_row <> '{}'
+            OR pause_cause = 'outage'
             OR advertised_limit IS DISTINCT FROM coalesce(%(advertised_limit)s, advertised_limit)
         )
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import psycopg
+import pytest
 from psycopg_pool import ConnectionPool
 
 from coin_pipeline.coingecko.budget import RateBudget
@@ -31,7 +32,7 @@ def permits_now(budget: RateBudget, *, wanted: int) -> int:
 def test_two_processes_spend_the_whole_budget_and_not_one_call_more(
     database_url: str, connection: psycopg.Connection, start_standin: Callable[[StandIn], RunningStandIn]
 ) -> None:
-    standin = start_standin(StandIn(calls_per_window=100, window_seconds=6, latency_seconds=0.02))
+    standin = start_standin(StandIn(calls_per_window=100, window_seconds=6, latency_seconds=0))
     wanted = [coin_id for coin_id in coin_ids(1000) if coin_id not in {"bitcoin", "ethereum", "tether"}][:500]
     options = {"calls": 100, "window": 6, "concurrency": 8, "leasing_seconds": 60, "idle_seconds": 60}
     engines = [start_engine(database_url, standin.base_url, **options) for _ in range(2)]
@@ -124,6 +125,42 @@ def test_a_pause_stops_every_process(
     assert 3 <= len(refused) <= 3 * 8  # none but the calls that were in flight when the pause began
     bursts = 1 + sum(after - before > 0.8 for before, after in pairwise(sorted(refused)))
     assert bursts <= 4
+
+
+@pytest.mark.parametrize("first", ["rate limit", "outage"])
+def test_an_answer_ends_an_outage_and_never_the_wait_that_a_429_asked_for(
+    connection: psycopg.Connection, pool: ConnectionPool, first: str
+) -> None:
+    budget = RateBudget(pool, calls_per_minute=0)
+    with budget.call(deadline=time.monotonic(), stop=FOREVER) as in_flight:
+        assert in_flight is not None
+        for cause in (first, "outage", "rate limit"):
+            if cause == "rate limit":
+                budget.pause_for_rate_limit(retry_after=20)
+            else:
+                for number in range(5):
+                    budget.note_failure(coin_id=str(number), reason="no answer")
+        in_flight.note_answer()
+    ((seconds, reason),) = connection.execute(
+        "SELECT extract(epoch FROM paused_until - now())::float, pause_reason FROM pipeline_status"
+    ).fetchall()
+    assert seconds > 18
+    assert "429" in reason
+    assert permits_now(budget, wanted=1) == 0
+
+
+def test_an_answer_ends_an_outage_that_no_failure_speaks_of_any_more(
+    connection: psycopg.Connection, pool: ConnectionPool
+) -> None:
+    budget = RateBudget(pool, calls_per_minute=0)
+    with budget.call(deadline=time.monotonic(), stop=FOREVER) as in_flight:
+        assert in_flight is not None
+        for number in range(5):
+            budget.note_failure(coin_id=str(number), reason="no answer")
+        assert permits_now(budget, wanted=1) == 0
+        connection.execute("UPDATE rate_budget SET failures_in_a_row = '{}'")
+        in_flight.note_answer()
+    assert permits_now(budget, wanted=1) == 1
 
 
 def test_a_pause_that_is_lifted_is_noticed(connection: psycopg.Connection, pool: ConnectionPool) -> None:

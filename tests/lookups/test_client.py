@@ -12,7 +12,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from coin_pipeline.coingecko.client import CoinGeckoClient, TickersPage, Timeouts, key_header_of, retry_after_of
+from coin_pipeline.coingecko.client import (
+    CoinGeckoClient,
+    TickersPage,
+    Timeouts,
+    can_be_asked,
+    key_header_of,
+    retry_after_of,
+)
 from coin_pipeline.coingecko.errors import (
     AccessRefusedError,
     BadAnswerError,
@@ -73,8 +80,8 @@ def test_gzip_and_chunks_are_read_right(standin: RunningStandIn, coin_id: str) -
         ("standin-hang-up", BadAnswerError, None, "broke"),
         ("standin-silent", BadAnswerError, None, "timed out"),
         ("standin-stall", BadAnswerError, None, "broke off"),
-        ("standin-drip", BadAnswerError, 200, "slower"),
-        ("standin-drip-head", BadAnswerError, None, "timed out: the head of the answer was too slow"),
+        ("standin-drip", BadAnswerError, None, "too slow"),
+        ("standin-drip-head", BadAnswerError, None, "timed out: the answer was too slow"),
         ("standin-huge", BadAnswerError, 200, "bytes"),
         ("standin-truncated", BadAnswerError, None, "broke off"),
         ("standin-not-json", BadAnswerError, 200, "not JSON"),
@@ -138,6 +145,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
         ),
         ({"x-ratelimit-reset": "2026-01-01 00:00:45 +0000"}, 45),
         ({"x-ratelimit-reset": "tomorrow"}, 60),
+        ({"retry-after": "Mon, 01 Jan 2026 00:00:00 +99999999999999999999"}, 60),
+        ({"retry-after": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"}, 60),
         ({"retry-after": "7", "x-ratelimit-reset": "2026-01-01 00:00:45 +0000"}, 7),
     ],
 )
@@ -280,7 +289,9 @@ def test_an_id_is_one_segment_of_the_path_whatever_it_holds(
 @pytest.mark.parametrize("coin_id", [".", ".."])
 def test_dots_are_asked_of_nobody(standin: RunningStandIn, coin_id: str) -> None:
     before = len(standin.state.calls)
-    assert client_of(standin).fetch_tickers(coin_id, page=1).page is None
+    assert not can_be_asked(coin_id)
+    with pytest.raises(ValueError, match="another URL"):
+        client_of(standin).fetch_tickers(coin_id, page=1)
     assert len(standin.state.calls) == before
 
 

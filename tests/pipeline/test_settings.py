@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from coin_pipeline.settings import PipelineSettings
+from coin_pipeline.settings import PipelineSettings, read_settings
 from receiver.settings import ReceiverSettings
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -41,3 +41,20 @@ def test_every_setting_is_in_the_example_and_in_compose() -> None:
     assert settings <= example
     compose = set(re.findall(r"^\s+([A-Z_]+):", (PROJECT / "docker-compose.yml").read_text(), re.MULTILINE))
     assert settings <= compose
+
+
+def test_a_key_is_sent_without_the_newline_of_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@nowhere/challenge_db")
+    monkeypatch.setenv("COINGECKO_API_KEY", " CG-key\n")
+    key = PipelineSettings().coingecko_api_key
+    assert key is not None
+    assert key.get_secret_value() == "CG-key"
+
+
+@pytest.mark.parametrize("key", ["CG key", "CG\nkey", "CG-k\u20acy", "\u201cCG-key\u201d"])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@nowhere/challenge_db")
+    monkeypatch.setenv("COINGECKO_API_KEY", key)
+    with pytest.raises(SystemExit) as ended:
+        read_settings()
+    assert str(ended.value) == "COINGECKO_API_KEY: a key has visible ASCII characters only; copy it again"
