@@ -28,13 +28,18 @@ ANSWER_DEADLINE = 1.8  # seconds from the end of a body to the answer
 DRAIN_DEADLINE = 2.0  # seconds for which the rest of a refused body is read and thrown away
 MAX_BODIES = 64  # bodies of the largest size that are held at a time
 
+UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # stands for a value that is not visible ASCII
+
 log = logging.getLogger("receiver")
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class Headers(Protocol):
-    """Request headers as Granian has them, names in lower case."""
+    """Request headers as Granian has them, names in lower case; it knows no value that is not visible ASCII."""
+
+    def __contains__(self, key: str) -> bool:
+        """Tell whether a header was sent, whatever its value."""
 
     def get(self, key: str, default: str | None = None) -> str | None:
         """Return a header's first value."""
@@ -292,6 +297,9 @@ def _environ(request: Request) -> dict[str, Any]:
             continue
         variable = _variable(name)
         environ[variable] = f"{environ[variable]},{value}" if variable in environ else value
+    if "idempotency-key" in scope.headers and scope.headers.get("idempotency-key") is None:
+        # Without it the request would pass for one that has no key; so it is refused for a bad one.
+        environ["HTTP_IDEMPOTENCY_KEY"] = UNREADABLE
     environ["CONTENT_LENGTH"] = str(len(request.body))
     return environ
 

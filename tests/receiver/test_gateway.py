@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from typing import Any
 
 import psutil
 import psycopg
@@ -200,6 +201,30 @@ def test_a_header_with_underscores_does_not_pass_for_another(
         client.sendall(head("content-length: 13", *forwarded) + b"coins\nbitcoin")
         assert read_reply(client)[0] == 202
     assert connection.execute("SELECT client FROM submissions").fetchall() == [("192.0.2.1",)]
+
+
+def post_with_keys(receiver: Receiver, *keys: bytes) -> tuple[int, dict[str, Any]]:
+    with closing(connect(receiver)) as client:
+        headers = b"".join(b"idempotency-key: " + key + b"\r\n" for key in keys)
+        client.sendall(head("content-length: 13").removesuffix(b"\r\n") + headers + b"\r\ncoins\nbitcoin")
+        status, answer = read_reply(client)
+    return status, json.loads(answer)
+
+
+@pytest.mark.parametrize("keys", [["clé".encode()], [b"cl\xe9"], [b"\xff", b"k"]])
+def test_an_idempotency_key_that_cannot_be_read_is_refused(
+    receiver: Receiver, connection: psycopg.Connection, keys: list[bytes]
+) -> None:
+    status, problem = post_with_keys(receiver, *keys)
+    assert status == problem["status"] == 422
+    assert "Idempotency-Key" in problem["detail"]
+    assert submissions(connection) == 0
+
+
+def test_two_idempotency_keys_are_one_in_two_parts(receiver: Receiver, connection: psycopg.Connection) -> None:
+    for keys in ([b"a", b"b"], [b"a,b"]):
+        assert post_with_keys(receiver, *keys)[1]["submission"] == 1
+    assert post_with_keys(receiver, b"a")[1]["submission"] == 2
 
 
 def test_a_query_may_hold_raw_utf_8(receiver: Receiver) -> None:
