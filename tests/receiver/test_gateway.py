@@ -5,6 +5,7 @@ import io
 import json
 import signal
 import socket
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -133,6 +134,33 @@ def test_large_bodies_of_nothing_hold_nobody_up(receiver: Receiver, body: bytes,
         done.set()
         for thread in flooding:
             thread.join()
+
+
+def test_clients_that_send_ten_thousand_ids_at_a_time_hold_no_small_submission_up(
+    receiver: Receiver, connection: psycopg.Connection
+) -> None:
+    done = threading.Event()
+    body = b"coins\n" + b"\n".join(b"coin-%d" % number for number in range(10_000))
+
+    def flood() -> None:
+        while not done.is_set():
+            assert post(receiver, body)[0] in {202, 503}  # so many at a time are more than some machines can take
+
+    flooding = [threading.Thread(target=flood) for _ in range(8)]
+    for thread in flooding:
+        thread.start()
+    try:
+        await_condition(lambda: submissions(connection) > 0, within=10)
+        seconds = []
+        for number in range(15):
+            started = time.monotonic()
+            assert post(receiver, f"coins\nsmall-{number}".encode())[0] == 202
+            seconds.append(time.monotonic() - started)
+    finally:
+        done.set()
+        for thread in flooding:
+            thread.join()
+    assert statistics.median(seconds) < REPLY_LIMIT
 
 
 def endless(piece: bytes) -> Iterator[bytes]:
