@@ -4,16 +4,19 @@ import functools
 import hashlib
 import hmac
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
 
 import flask
 from flask_limiter import ApplicationLimit, Limiter
 
+from receiver.greenlets import in_thread
 from receiver.problems import ProblemError
 from receiver.settings import ReceiverSettings
 
-STORAGE_TIMEOUT = 0.2  # seconds, for which all requests wait, before counting in memory instead
+STORAGE_TIMEOUT = 0.2  # seconds, for which a request waits, before counting in memory instead
+STORAGE_THREADS = 32  # of their own, so that a slow storage takes none from the database; they only wait
 
 MAX_CLIENT_LENGTH = 255  # characters kept; a proxy hands on what it likes
 
@@ -85,6 +88,8 @@ def identify_clients(app: flask.Flask, settings: ReceiverSettings) -> OpenRoute:
         headers_enabled=True,
         in_memory_fallback_enabled=shared,
     )
+    if shared:
+        _leave_the_loop(limiter)
 
     def _refuse_without_key() -> None:
         if not flask.g.has_key and flask.request.endpoint not in exempt:
@@ -106,6 +111,31 @@ def identify_clients(app: flask.Flask, settings: ReceiverSettings) -> OpenRoute:
         return register
 
     return open_route
+
+
+def _leave_the_loop(limiter: Limiter) -> None:
+    """Have a shared storage asked by threads, so that a request waits for its own count and for no other's."""
+    pool = ThreadPoolExecutor(STORAGE_THREADS, thread_name_prefix="counting")
+    for name in ("incr", "get", "get_expiry", "check"):
+        setattr(limiter.storage, name, _by_thread(limiter, name, pool))
+
+
+def _by_thread(limiter: Limiter, name: str, pool: ThreadPoolExecutor) -> Callable[..., Any]:
+    storage = limiter.storage
+    ask = getattr(storage, name)
+
+    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (whatever the storage takes and returns)
+        try:
+            return in_thread(functools.partial(ask, *args, **kwargs), pool=pool)
+        except Exception:
+            in_use = limiter.limiter.storage
+            if in_use is storage:
+                raise
+            # Flask-Limiter turned to memory when the first of several that waited failed; from the others it takes
+            # no failure any more.
+            return getattr(in_use, name)(*args, **kwargs)
+
+    return call
 
 
 def _digest(key: str) -> bytes:

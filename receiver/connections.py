@@ -1,9 +1,16 @@
 """Connections to PostgreSQL: as many as statements run at a time, so there is none to wait for and none to leak."""
 
+import logging
+import math
+import os
 import select
+import socket
+import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,6 +22,26 @@ from sql import query
 
 CONNECT_TIMEOUT = 2  # seconds, the shortest that libpq knows
 STATEMENT_TIMEOUT = 1500  # milliseconds, waiting for locks included: a client is told 503 within two seconds
+OVERDUE = 2.0  # seconds, after which a statement hangs that should have timed out
+LOOK_EVERY = 0.25  # seconds, for statements that are overdue
+# What is given up stays in the server until it stops hanging. Where that is for its disk, new ones would soon fill it.
+GIVE_UP_AT_MOST = 8  # times
+GIVE_UP_PERIOD = 3600  # seconds
+
+log = logging.getLogger("receiver")
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class _Session:
+    """A connection and its socket once more, which another thread can shut down whatever libpq is doing."""
+
+    connection: psycopg.Connection
+    socket: socket.socket
+    is_bound: bool = False
+
+    def close(self) -> None:
+        self.connection.close()
+        self.socket.close()
 
 
 class Connections:
@@ -22,17 +49,24 @@ class Connections:
 
     Each thread runs one statement at a time, so there are never more of them than threads. The one used last is used
     next; psycopg's pool, in contrast, keeps requests waiting while it puts off connecting anew after an outage.
+
+    PostgreSQL ends a statement that takes too long, unless it is the session's own process that hangs: then the
+    connection is shut down from here, so that whoever waits for it is told and others go on over a new one.
     """
 
     def __init__(self, database_url: str) -> None:
         """Connect nowhere yet; the database need not be there."""
         self._database_url = database_url
-        self._idle: deque[psycopg.Connection] = deque()
+        self._idle: deque[_Session] = deque()
+        self._busy: dict[_Session, float] = {}  # and since when, on time.monotonic
+        self._lock = threading.Lock()  # held to change or read which are busy: no other may be shut down
+        self._is_closed = threading.Event()
+        threading.Thread(target=self._shut_down_overdue, name="overdue", daemon=True).start()
 
     def close(self) -> None:
         """Close those that are not in use."""
-        while (connection := self._pop()) is not None:
-            connection.close()
+        self._is_closed.set()
+        self._close_idle()
 
     def fetch(self, name: str, parameters: Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
         """Execute `sql/queries/<name>.sql` and return its rows.
@@ -58,32 +92,61 @@ class Connections:
 
     @contextmanager
     def _borrow(self) -> Iterator[psycopg.Connection]:
-        connection = self._take()
+        session = self._take()
+        with self._lock:
+            self._busy[session] = time.monotonic()
         try:
-            yield connection
+            if not session.is_bound:
+                session.connection.execute(query("bound_session"), {"milliseconds": STATEMENT_TIMEOUT})
+                session.is_bound = True
+            yield session.connection
         finally:
-            if not connection.closed:
-                self._idle.append(connection)
+            with self._lock:
+                del self._busy[session]
+            if session.connection.closed:
+                session.close()
+            else:
+                self._idle.append(session)
 
-    def _pop(self) -> psycopg.Connection | None:
+    def _close_idle(self) -> None:
+        while (session := self._pop()) is not None:
+            session.close()
+
+    def _pop(self) -> _Session | None:
         try:
             return self._idle.pop()
         except IndexError:
             return None
 
-    def _take(self) -> psycopg.Connection:
-        while (connection := self._pop()) is not None:
-            if _is_live(connection):
-                return connection
-            connection.close()
+    def _take(self) -> _Session:
+        while (session := self._pop()) is not None:
+            if _is_live(session.connection):
+                return session
+            session.close()
         connection = psycopg.connect(
             self._database_url,
             autocommit=True,
             connect_timeout=CONNECT_TIMEOUT,
             tcp_user_timeout=CONNECT_TIMEOUT * 1000,
         )
-        connection.execute(query("bound_session"), {"milliseconds": STATEMENT_TIMEOUT})
-        return connection
+        return _Session(connection=connection, socket=socket.socket(fileno=os.dup(connection.fileno())))
+
+    def _shut_down_overdue(self) -> None:
+        last_times = deque([-math.inf] * GIVE_UP_AT_MOST, maxlen=GIVE_UP_AT_MOST)
+        while not self._is_closed.wait(LOOK_EVERY):
+            now = time.monotonic()
+            if now - last_times[0] < GIVE_UP_PERIOD:
+                continue
+            with self._lock:
+                hanging = [session for session, since in self._busy.items() if now - since > OVERDUE]
+                for session in hanging:
+                    self._busy[session] = math.inf
+                    with suppress(OSError):  # it ended at this moment
+                        session.socket.shutdown(socket.SHUT_RDWR)
+            if hanging:
+                last_times.append(now)
+                self._close_idle()  # what made these hang may have met others, which would cost as long again each
+                log.error("%d sessions of PostgreSQL hung and were given up", len(hanging))
 
 
 def _is_live(connection: psycopg.Connection) -> bool:

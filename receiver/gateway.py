@@ -26,7 +26,10 @@ from receiver.telemetry import ENVIRON_REQUEST_ID, ENVIRON_STARTED, UNROUTED, no
 
 ANSWER_DEADLINE = 1.8  # seconds from the end of a body to the answer
 DRAIN_DEADLINE = 2.0  # seconds for which the rest of a refused body is read and thrown away
-MAX_BODIES = 64  # bodies of the largest size that are held at a time
+SMALL_BODY = 65_536  # bytes, up to which a body is taken whatever is held of others
+MAX_BODIES = 64  # bodies of the largest size that are held at a time, small ones aside
+
+UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # stands for a value that is not visible ASCII
 
 log = logging.getLogger("receiver")
 
@@ -34,7 +37,10 @@ WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class Headers(Protocol):
-    """Request headers as Granian has them, names in lower case."""
+    """Request headers as Granian has them, names in lower case; it knows no value that is not visible ASCII."""
+
+    def __contains__(self, key: str) -> bool:
+        """Tell whether a header was sent, whatever its value."""
 
     def get(self, key: str, default: str | None = None) -> str | None:
         """Return a header's first value."""
@@ -78,6 +84,11 @@ class Request:
     request_id: str
     started: float
     body: bytes = b""
+    held: int = 0  # bytes of a body that is not small
+
+
+class _UnwantedBodyError(ProblemError):
+    """A body is refused that its client may still be sending."""
 
 
 class Gateway:
@@ -115,60 +126,53 @@ class Gateway:
             started=time.perf_counter(),
         )
         try:
-            size = self._size_to_hold(scope)
-            self._bytes_held += size
-            try:
-                if size:
-                    request.body = await self._read_body(request)
-                await self._have_answered(request)
-            finally:
-                self._bytes_held -= size
+            request.body = await self._read_body(request)
+            await self._have_answered(request)
         except ProblemError as problem:
             self._refuse(request, problem)
-            if problem.status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            if isinstance(problem, _UnwantedBodyError):
                 await self._drain(exchange)
         except Exception:
             log.exception("a request failed outside the application")
             self._refuse(request, ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "The receiver failed."))
-
-    def _size_to_hold(self, scope: Scope) -> int:
-        """Return how many bytes a body can come to."""
-        declared = scope.headers.get("content-length")
-        if declared is not None:
-            size = int(declared)
-            if size > self._max_bytes:
-                raise self._too_large()
-        else:
-            size = self._max_bytes if scope.headers.get("transfer-encoding") else 0
-        if self._bytes_held + size > MAX_BODIES * self._max_bytes:
-            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "The receiver is busy; try again.")
-        return size
+        finally:
+            self._bytes_held -= request.held
 
     async def _read_body(self, request: Request) -> bytes:
+        headers = request.scope.headers
+        declared = headers.get("content-length")
+        if declared is None and not headers.get("transfer-encoding"):
+            return b""
+        if declared is not None and int(declared) > self._max_bytes:
+            raise self._too_large()
         try:
             with self._deadline(
                 self._body_seconds,
                 HTTPStatus.REQUEST_TIMEOUT,
                 f"The body took more than {self._body_seconds:g} seconds.",
             ):
-                if request.scope.headers.get("content-length") is not None:
+                if declared is not None and int(declared) <= SMALL_BODY:
                     return await request.exchange()
-                return await self._read_chunks(request.exchange)
+                return await self._read_pieces(request)
         except RuntimeError as error:
             raise ProblemError(HTTPStatus.BAD_REQUEST, "The body ended before its end.") from error
 
-    async def _read_chunks(self, exchange: Exchange) -> bytes:
-        """Read a body of unknown length.
+    async def _read_pieces(self, request: Request) -> bytes:
+        """Read a body that can be large, and count what has come of it: a client can declare more than it sends.
 
         Granian ends it with an empty piece, and puts one more before that when the client broke off.
         """
         body = bytearray()
         empty = 0
-        async for piece in exchange:
+        async for piece in request.exchange:
             empty += not piece
             body += piece
+            request.held += len(piece)
+            self._bytes_held += len(piece)
             if len(body) > self._max_bytes:
                 raise self._too_large()
+            if len(body) > SMALL_BODY and self._bytes_held > MAX_BODIES * self._max_bytes:
+                raise _UnwantedBodyError(HTTPStatus.SERVICE_UNAVAILABLE, "The receiver is busy; try again.")
         if empty > 1:
             raise ProblemError(HTTPStatus.BAD_REQUEST, "The body ended before its end.")
         return bytes(body)
@@ -222,7 +226,7 @@ class Gateway:
             log.info("a client went on sending a body that was refused")
 
     def _too_large(self) -> ProblemError:
-        return ProblemError(
+        return _UnwantedBodyError(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             f"A body may have {self._max_bytes} bytes; send the ids in several requests.",
         )
@@ -292,6 +296,9 @@ def _environ(request: Request) -> dict[str, Any]:
             continue
         variable = _variable(name)
         environ[variable] = f"{environ[variable]},{value}" if variable in environ else value
+    if "idempotency-key" in scope.headers and scope.headers.get("idempotency-key") is None:
+        # Without it the request would pass for one that has no key; so it is refused for a bad one.
+        environ["HTTP_IDEMPOTENCY_KEY"] = UNREADABLE
     environ["CONTENT_LENGTH"] = str(len(request.body))
     return environ
 

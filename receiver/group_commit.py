@@ -63,7 +63,10 @@ class GroupCommit:
                 await self._settle(batch)
 
     def _take(self) -> list[_Entry]:
-        """Take the first in line that one commit is to hold, without those whose client was told to try again."""
+        """Take the first in line that one commit is to hold, without those whose client was told to try again.
+
+        They come in the order in which they are to be inserted.
+        """
         batch: list[_Entry] = []
         ids = 0
         while self._line:
@@ -74,7 +77,7 @@ class GroupCommit:
             self._line.popleft()
             if not entry.number.done():
                 batch.append(entry)
-        return batch
+        return sorted(batch, key=_order)
 
     async def _settle(self, batch: Sequence[_Entry]) -> None:
         """Commit a batch; when it fails for what is in it, each of it alone."""
@@ -93,6 +96,16 @@ class GroupCommit:
             for entry, number in zip(batch, numbers, strict=True):
                 if not entry.number.done():
                     entry.number.set_result(number)
+
+
+def _order(entry: _Entry) -> tuple[str, str]:
+    """Return the place of an entry in its batch: by idempotency key, and without one first, as they came.
+
+    Two processes that are sent the same keys at a time then wait for each other in one direction only, and cannot
+    deadlock.
+    """
+    key = entry.submission.idempotency_key
+    return ("", "") if key is None else (key, entry.submission.client)
 
 
 def _is_of_one(error: Exception) -> bool:

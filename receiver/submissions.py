@@ -23,6 +23,7 @@ from receiver.telemetry import count_ids
 Answer = tuple[str, HTTPStatus, dict[str, str]]  # body, status and headers
 
 LARGE_BODY = 32_768  # bytes, from which reading the ids would hold up the event loop
+LARGE_SUBMISSION = 100  # ids, above which a submission is committed beside the small ones, which do not wait for it
 MAX_KEY_LENGTH = 255  # characters
 MAX_CONTENT_TYPE_LENGTH = 255  # characters kept
 
@@ -31,7 +32,7 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 def register_submission_routes(app: flask.Flask, staging: Staging, settings: ReceiverSettings) -> None:
     """Add `POST /coins` and `GET /submissions/<id>`."""
-    commits = GroupCommit(staging.stage)
+    small, large = GroupCommit(staging.stage), GroupCommit(staging.stage)
     reading = ThreadPoolExecutor(1, thread_name_prefix="reading")  # one, to leave the interpreter to small requests
 
     @app.post("/coins")
@@ -60,7 +61,7 @@ def register_submission_routes(app: flask.Flask, staging: Staging, settings: Rec
             coins=coins,
         )
         try:
-            number = commits.submit(submission)
+            number = (large if len(coins.accepted) > LARGE_SUBMISSION else small).submit(submission)
         except psycopg.errors.UniqueViolation:
             # Another request with the same key was committed since this one looked for it.
             earlier = staging.find_submission(client=client(), idempotency_key=key or "")

@@ -217,6 +217,7 @@ def test_with_keys_every_route_but_the_operational_ones_needs_one(
         {"Authorization": "Bearer wrong"},
         {"Authorization": "Basic key-of-ann"},
         {"Authorization": ""},
+        {"Authorization": "Bearer clé"},
     ):
         for path in ("/coins", "/submissions/1", "/nothing"):
             response = receiver.get(path, **headers)

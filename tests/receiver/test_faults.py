@@ -1,5 +1,6 @@
 """The database goes away, comes back, or does not answer: clients are told so in time, and nothing leaks."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -93,9 +94,9 @@ def frail(killable_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield receiver
 
 
-def timed_post(receiver: Receiver) -> tuple[requests.Response, float]:
+def timed_post(receiver: Receiver, coin_id: str = "bitcoin") -> tuple[requests.Response, float]:
     started = time.monotonic()
-    response = requests.post(f"http://127.0.0.1:{receiver.port}/coins", json={"coins": ["bitcoin"]}, timeout=10)
+    response = requests.post(f"http://127.0.0.1:{receiver.port}/coins", json={"coins": [coin_id]}, timeout=10)
     return response, time.monotonic() - started
 
 
@@ -170,6 +171,43 @@ def test_a_server_that_stands_still_is_503_in_time(killable: KillablePostgres, f
     finally:
         killable.signal(signal.SIGCONT)
     await_condition(lambda: timed_post(frail)[0].status_code == 202, within=2)
+
+
+def test_sessions_that_hang_stop_nobody_for_long_and_nothing_acknowledged_is_lost(
+    frail: Receiver, killable_url: str
+) -> None:
+    acknowledged: list[str] = []
+
+    def post_until_some_are_acknowledged(client: int) -> None:
+        started = time.monotonic()
+        for number in itertools.count():
+            if len(acknowledged) >= CLIENTS:
+                return
+            assert time.monotonic() - started < 5
+            coin_id = f"hang-{client}-{number}"
+            response, _seconds = timed_post(frail, coin_id)
+            if response.status_code == 202:
+                acknowledged.append(coin_id)
+            else:
+                assert_problem(response, 503)
+
+    assert {response.status_code for response, _ in post_together(frail)} == {202}
+    with psycopg.connect(killable_url, autocommit=True) as connection:
+        # Idle, so that none is stopped in possession of what every commit of the server needs.
+        idle = connection.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle'"
+        ).fetchall()
+        try:
+            for (pid,) in idle:
+                os.kill(pid, signal.SIGSTOP)
+            with ThreadPoolExecutor(4) as clients:
+                list(clients.map(post_until_some_are_acknowledged, range(4)))
+        finally:
+            for (pid,) in idle:
+                os.kill(pid, signal.SIGCONT)
+        landed = {row[0] for row in connection.execute("SELECT coin_id FROM staged_coins")}
+    assert idle
+    assert set(acknowledged) <= landed
 
 
 def test_every_acknowledged_id_survives_the_kill_of_everything(

@@ -5,16 +5,19 @@ import io
 import json
 import signal
 import socket
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from typing import Any
 
 import psutil
 import psycopg
 import pytest
 import requests
 
+from receiver.gateway import MAX_BODIES, SMALL_BODY
 from tests.receiver.conftest import Receiver, assert_problem, await_condition, is_listening
 
 pytestmark = pytest.mark.usefixtures("connection")
@@ -55,6 +58,11 @@ def post(receiver: Receiver, body: bytes, *, content_type: str = "text/csv") -> 
 
 def chunked(*pieces: bytes) -> bytes:
     return b"".join(f"{len(piece):x}\r\n".encode() + piece + b"\r\n" for piece in pieces)
+
+
+def large_body() -> bytes:
+    """Return a CSV that is larger than what is taken without looking at what is held."""
+    return b"coins\n" + b"\n".join(b"coin-%d-" % number + b"x" * 100 for number in range(SMALL_BODY // 100))
 
 
 def worker_of(receiver: Receiver) -> psutil.Process:
@@ -128,6 +136,33 @@ def test_large_bodies_of_nothing_hold_nobody_up(receiver: Receiver, body: bytes,
             thread.join()
 
 
+def test_clients_that_send_ten_thousand_ids_at_a_time_hold_no_small_submission_up(
+    receiver: Receiver, connection: psycopg.Connection
+) -> None:
+    done = threading.Event()
+    body = b"coins\n" + b"\n".join(b"coin-%d" % number for number in range(10_000))
+
+    def flood() -> None:
+        while not done.is_set():
+            assert post(receiver, body)[0] in {202, 503}  # so many at a time are more than some machines can take
+
+    flooding = [threading.Thread(target=flood) for _ in range(8)]
+    for thread in flooding:
+        thread.start()
+    try:
+        await_condition(lambda: submissions(connection) > 0, within=10)
+        seconds = []
+        for number in range(15):
+            started = time.monotonic()
+            assert post(receiver, f"coins\nsmall-{number}".encode())[0] == 202
+            seconds.append(time.monotonic() - started)
+    finally:
+        done.set()
+        for thread in flooding:
+            thread.join()
+    assert statistics.median(seconds) < REPLY_LIMIT
+
+
 def endless(piece: bytes) -> Iterator[bytes]:
     while True:
         yield piece
@@ -158,6 +193,41 @@ def test_a_body_above_the_limit_is_refused_at_once_and_not_held_in_memory(
     assert submissions(connection) == 0
 
 
+def test_clients_that_declare_large_bodies_and_send_none_keep_nobody_out(receiver: Receiver) -> None:
+    with ExitStack() as stalled:
+        for _ in range(MAX_BODIES):
+            stalled.enter_context(closing(connect(receiver))).sendall(head(f"content-length: {2**20}") + b"c")
+        for _ in range(2):  # the first may overtake some of the stalled ones
+            assert post(receiver, b"coins\nbitcoin")[0] == 202
+            assert post(receiver, large_body())[0] == 202
+
+
+def test_large_bodies_that_are_held_keep_only_large_ones_out(start_receiver: Callable[..., Receiver]) -> None:
+    receiver = start_receiver(RECEIVER_MAX_BYTES=str(2 * SMALL_BODY))
+
+    def send(body: bytes | Iterator[bytes]) -> requests.Response:
+        return receiver.request("POST", "/coins", data=body, headers={"content-type": "text/csv"})
+
+    with ExitStack() as stalled:
+
+        def stall() -> None:
+            client = stalled.enter_context(closing(connect(receiver)))
+            client.sendall(head(f"content-length: {2 * SMALL_BODY}") + b"x" * (2 * SMALL_BODY - 1))
+
+        def is_kept_out(body: bytes | Iterator[bytes]) -> bool:
+            stall()  # once more, since one of those before may have been refused in place of a body that came meanwhile
+            response = send(body)
+            return response.status_code == 503 and bool(assert_problem(response, 503))
+
+        for _ in range(MAX_BODIES):
+            stall()
+        await_condition(lambda: is_kept_out(large_body()), within=10)
+        await_condition(lambda: is_kept_out(iter([large_body()])), within=10)
+        assert send(b"coins\nbitcoin").status_code == 202
+        assert send(iter([b"coins\nbitcoin"])).status_code == 202
+    await_condition(lambda: send(large_body()).status_code == 202, within=10)
+
+
 def test_a_chunked_body_is_taken_whole_and_not_at_all_when_the_client_breaks_off(
     receiver: Receiver, connection: psycopg.Connection
 ) -> None:
@@ -166,7 +236,11 @@ def test_a_chunked_body_is_taken_whole_and_not_at_all_when_the_client_breaks_off
         client.sendall(head("transfer-encoding: chunked") + body + b"0\r\n\r\n")
         assert read_reply(client)[0] == 202
     assert connection.execute("SELECT coin_id FROM staged_coins ORDER BY 1").fetchall() == [("bitcoin",), ("ethereum",)]
-    for headers, sent in (("transfer-encoding: chunked", body), ("content-length: 99", b"coins\nbitcoin\nether")):
+    for headers, sent in (
+        ("transfer-encoding: chunked", body),
+        ("content-length: 99", b"coins\nbitcoin\nether"),
+        (f"content-length: {2 * SMALL_BODY}", b"coins\nbitcoin\nether"),
+    ):
         with closing(connect(receiver)) as client:
             client.sendall(head(headers) + sent)
             client.shutdown(socket.SHUT_WR)
@@ -200,6 +274,30 @@ def test_a_header_with_underscores_does_not_pass_for_another(
         client.sendall(head("content-length: 13", *forwarded) + b"coins\nbitcoin")
         assert read_reply(client)[0] == 202
     assert connection.execute("SELECT client FROM submissions").fetchall() == [("192.0.2.1",)]
+
+
+def post_with_keys(receiver: Receiver, *keys: bytes) -> tuple[int, dict[str, Any]]:
+    with closing(connect(receiver)) as client:
+        headers = b"".join(b"idempotency-key: " + key + b"\r\n" for key in keys)
+        client.sendall(head("content-length: 13").removesuffix(b"\r\n") + headers + b"\r\ncoins\nbitcoin")
+        status, answer = read_reply(client)
+    return status, json.loads(answer)
+
+
+@pytest.mark.parametrize("keys", [["clé".encode()], [b"cl\xe9"], [b"\xff", b"k"]])
+def test_an_idempotency_key_that_cannot_be_read_is_refused(
+    receiver: Receiver, connection: psycopg.Connection, keys: list[bytes]
+) -> None:
+    status, problem = post_with_keys(receiver, *keys)
+    assert status == problem["status"] == 422
+    assert "Idempotency-Key" in problem["detail"]
+    assert submissions(connection) == 0
+
+
+def test_two_idempotency_keys_are_one_in_two_parts(receiver: Receiver, connection: psycopg.Connection) -> None:
+    for keys in ([b"a", b"b"], [b"a,b"]):
+        assert post_with_keys(receiver, *keys)[1]["submission"] == 1
+    assert post_with_keys(receiver, b"a")[1]["submission"] == 2
 
 
 def test_a_query_may_hold_raw_utf_8(receiver: Receiver) -> None:

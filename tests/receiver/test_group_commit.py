@@ -11,6 +11,7 @@ from receiver.greenlets import run, wait_for
 from receiver.group_commit import MOST_IDS, GroupCommit
 from receiver.parsing import ParsedCoins
 from receiver.staging import Staging, Submission
+from tests.receiver.conftest import await_condition
 
 
 def submission(*coin_ids: str, key: str | None = None) -> Submission:
@@ -30,6 +31,7 @@ class HeldCommits:
 
     def __init__(self, staging: Staging) -> None:
         self.batches: list[int] = []
+        self.errors: list[psycopg.Error] = []
         self._staging = staging
         self._is_held = asyncio.Event()
         self._may_go = asyncio.Event()
@@ -39,7 +41,11 @@ class HeldCommits:
         self.batches.append(len(submissions))
         self._is_held.set()
         wait_for(self._may_go.wait())
-        return self._staging.stage(submissions)
+        try:
+            return self._staging.stage(submissions)
+        except psycopg.Error as error:
+            self.errors.append(error)
+            raise
 
     async def submit(self, *submissions: Submission, cancel: int = 0) -> list[int | BaseException]:
         """Submit one, and while it is held all others, of which the first ones are cancelled; return what came."""
@@ -87,6 +93,36 @@ def test_a_bad_submission_fails_alone(connection: psycopg.Connection, staging: S
     assert isinstance(results[4], int)
     landed = {row[0] for row in connection.execute("SELECT coin_id FROM staged_coins")}
     assert landed in ({"first", "x", "z"}, {"first", "y", "z"})
+
+
+def test_submissions_that_two_processes_get_in_opposite_orders_do_not_deadlock(
+    connection: psycopg.Connection, staging: Staging, database_url: str
+) -> None:
+    def both_wait() -> bool:
+        return connection.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone() == (2,)
+
+    async def submit() -> tuple[list[psycopg.Error], list[int | BaseException]]:
+        here, there = HeldCommits(staging), HeldCommits(staging)
+        with psycopg.connect(database_url) as locking:
+            # Each batch has a key in its middle that waits, so that unsorted both would get hold of their first ones.
+            locking.execute(
+                "INSERT INTO submissions (client, content_type, idempotency_key, body_sha256, duplicates)"
+                " VALUES ('c', '', 'x', '', 0), ('c', '', 'y', '', 0)"
+            )
+            both = asyncio.gather(
+                here.submit(submission("first"), *(submission("coin", key=key) for key in "axb")),
+                there.submit(submission("first"), *(submission("coin", key=key) for key in "bya")),
+            )
+            await asyncio.to_thread(await_condition, both_wait, within=10)
+            locking.rollback()
+            results_here, results_there = await both
+        return here.errors + there.errors, results_here + results_there
+
+    errors, results = asyncio.run(submit())
+    assert {type(error) for error in errors} == {psycopg.errors.UniqueViolation}
+    assert sum(isinstance(result, int) for result in results) == 6
+    keys = connection.execute("SELECT idempotency_key FROM submissions ORDER BY idempotency_key").fetchall()
+    assert keys == [("a",), ("b",), ("x",), ("y",), (None,), (None,)]
 
 
 @pytest.mark.usefixtures("connection")
