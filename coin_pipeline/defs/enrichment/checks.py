@@ -48,7 +48,11 @@ def outcomes_agree_with_coins(database: DatabaseResource) -> dg.AssetCheckResult
 def lookups_are_not_stuck(database: DatabaseResource) -> dg.AssetCheckResult:
     """Check that something moves, if anything should."""
     progress = database.read(query("read_progress")).only
-    known = {name: value for name, value in progress.items() if value is not None}
+    known = {
+        name: round(value, 1) if isinstance(value, float) else value
+        for name, value in progress.items()
+        if value is not None
+    }
     return dg.AssetCheckResult(passed=not is_stuck(**progress), metadata=known)
 
 
