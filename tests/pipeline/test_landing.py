@@ -6,17 +6,15 @@ import dagster as dg
 import psycopg
 import pytest
 
-from coin_pipeline.resources import DatabaseResource
 from tests.conftest import stage
 
 
 @pytest.fixture
-def health(connection: psycopg.Connection, database_url: str, monkeypatch: pytest.MonkeyPatch) -> dg.JobDefinition:
-    """The job that looks at the landing tables, in an instance of its own."""
+def definitions(connection: psycopg.Connection, database_url: str, monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
     monkeypatch.setenv("DATABASE_URL", database_url)
     from coin_pipeline.definitions import definitions  # noqa: PLC0415 (reads the environment)
 
-    return definitions.resolve_job_def("health")
+    return definitions
 
 
 def observations_of(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
@@ -28,13 +26,13 @@ def observations_of(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, An
 
 
 def test_what_has_landed_and_what_is_pending_is_observed_beside_the_checks_of_health(
-    health: dg.JobDefinition, connection: psycopg.Connection, database_url: str
+    definitions: dg.Definitions, connection: psycopg.Connection
 ) -> None:
     stage(connection, "bitcoin", "ethereum")
     stage(connection, "bitcoin", "tether")
     connection.execute("UPDATE submissions SET received_at = now() - interval '5 seconds'")
     connection.execute("UPDATE staged_coins SET outcome = 'unknown', resolved_at = now() WHERE coin_id = 'tether'")
-    result = health.execute_in_process(resources={"database": DatabaseResource(url=database_url)})
+    result = definitions.resolve_job_def("health").execute_in_process()
     assert {check.check_name for check in result.get_asset_check_evaluations()} == {
         "lookups_are_not_stuck",
         "lookups_rarely_fail",
@@ -48,3 +46,10 @@ def test_what_has_landed_and_what_is_pending_is_observed_beside_the_checks_of_he
     assert 5 <= observed["staged_coins"]["oldest_pending_seconds"] < 60
     newest = [(record.data["coin_id"], record.data["outcome"]) for record in observed["staged_coins"]["newest"].records]
     assert newest == [("bitcoin", None), ("tether", "unknown"), ("bitcoin", None), ("ethereum", None)]
+
+
+@pytest.mark.parametrize("asset", ["submissions", "staged_coins"])
+def test_each_can_be_observed_by_itself(definitions: dg.Definitions, asset: str) -> None:
+    job = definitions.resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(asset_selection=[dg.AssetKey(asset)])
+    assert observations_of(result).keys() == {asset}

@@ -128,8 +128,8 @@ def look_up_coins(
             "resolved_without_call": report.resolved_without_call,
             "seconds": round(report.seconds, 1),
             "pending": status.only["pending"],
-            "answered_last": latest.preview(),
             "dead_letters": dead_letters.preview(),
+            "answered_last": latest.preview(),
         },
     )
     yield dg.MaterializeResult(

@@ -37,6 +37,7 @@ STAGED_COINS = dg.TableSchema(
 @dg.multi_observable_source_asset(  # type: ignore[untyped-decorator]  # as Dagster has it
     name="observe_landing",
     group_name="landing",
+    can_subset=True,  # else the UI's button on one of them is an error
     specs=[
         dg.AssetSpec(
             "submissions",
@@ -61,21 +62,23 @@ STAGED_COINS = dg.TableSchema(
         ),
     ],
 )
-def observe_landing(database: DatabaseResource) -> Iterator[dg.ObserveResult]:
+def observe_landing(context: dg.AssetExecutionContext, database: DatabaseResource) -> Iterator[dg.ObserveResult]:
     """Count what has landed, and what of it is pending."""
     landed, submissions, staged = database.read_together(
         query("count_landed"), query("preview_submissions"), query("preview_staged_coins")
     )
-    yield dg.ObserveResult(
-        asset_key="submissions",
-        metadata={"dagster/row_count": landed.only["submissions"], "newest": submissions.preview()},
-    )
-    yield dg.ObserveResult(
-        asset_key="staged_coins",
-        metadata={
+    metadata = {
+        dg.AssetKey("submissions"): {
+            "dagster/row_count": landed.only["submissions"],
+            "newest": submissions.preview(),
+        },
+        dg.AssetKey("staged_coins"): {
             "dagster/row_count": landed.only["staged_coins"],
             "pending": landed.only["pending"],
             "oldest_pending_seconds": round(landed.only["oldest_pending_seconds"], 1),
             "newest": staged.preview(),
         },
-    )
+    }
+    for key, figures in metadata.items():  # Dagster wants what others depend on first
+        if key in context.selected_asset_keys:
+            yield dg.ObserveResult(asset_key=key, metadata=figures)
