@@ -11,7 +11,7 @@ from coin_pipeline.resources import CoinGeckoResource, DatabaseResource
 from coin_pipeline.settings import read_settings
 
 definitions = dg.Definitions(
-    assets=dg.load_assets_from_package_module(defs, include_specs=True),
+    assets=dg.load_assets_from_package_module(defs),
     asset_checks=dg.load_asset_checks_from_package_module(defs),
     jobs=[drain, health, prune, refresh, requeue],
     schedules=[check_health, prune_daily],

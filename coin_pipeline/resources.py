@@ -10,13 +10,13 @@ from psycopg import Connection, Cursor, IsolationLevel
 from psycopg_pool import ConnectionPool
 
 from coin_pipeline.coingecko.client import CoinGeckoClient, key_header_of
+from coin_pipeline.previews import preview_of
 from coin_pipeline.settings import PipelineSettings, read_settings
 from sql import query
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PREVIEW_ROWS = 20
 POOL_TIMEOUT = 10.0  # seconds to wait for a connection before the database counts as lost
 
 
@@ -47,16 +47,7 @@ class Rows:
 
     def preview(self) -> dg.TableMetadataValue:
         """Return the first rows as the UI shows a table."""
-        records = [
-            dg.TableRecord(
-                {
-                    column: value if value is None or isinstance(value, bool | int | float) else str(value)
-                    for column, value in zip(self.columns, row, strict=True)
-                }
-            )
-            for row in self.rows[:PREVIEW_ROWS]
-        ]
-        return dg.MetadataValue.table(records=records, schema=self.schema)
+        return preview_of(self.schema, self.rows)
 
 
 class DatabaseResource(dg.ConfigurableResource[None]):

@@ -26,6 +26,7 @@ from stack.standin.market import WELL_KNOWN_COINS
 
 DOCS = Path(__file__).parent
 PAGE_TIMEOUT = 120_000  # milliseconds
+MARGIN = 24  # pixels above a heading
 FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
@@ -64,16 +65,22 @@ def a_page(chromium: str) -> Iterator[Page]:
 def some_coins(state: dict[str, Any], connection: psycopg.Connection) -> None:
     """Let the first coins go the whole way."""
     console = Console()
+    # A coin whose lookup has failed five times fails once more, and is a dead letter.
+    connection.execute("INSERT INTO coin_lookups (coin_id, attempts) VALUES ('standin-status-503', 5)")
+    post(state, ["standin-status-503"])
     tasks = tasks_of(WELL_KNOWN_COINS[40:], size=4, fresh=True, chance=random.Random(1))
     spew(f"{state['receiver_url']}/coins", tasks=tasks, count=10, delay=0.2, console=console)
     await_nothing_pending(connection, console=console)
 
 
 def photograph_a_good_day(page: Page, ui_url: str) -> None:
-    """Save the lineage, the asset `coins` and what runs by itself."""
+    """Save the lineage, the asset `coins`, what CoinGecko answered and what runs by itself."""
     page.goto(f"{ui_url}/runs")
     page.get_by_text("Success").first.wait_for()
     page.get_by_text("Hide navigation").click()
+    page.goto(f"{ui_url}/assets/coins?view=checks")
+    page.get_by_text("Execute all").click()
+    page.get_by_text("Not Evaluated").wait_for(state="detached")
     page.goto(f"{ui_url}/asset-groups")
     page.get_by_text("marts").first.wait_for()
     page.keyboard.press("Alt+e")  # expand all groups
@@ -82,6 +89,9 @@ def photograph_a_good_day(page: Page, ui_url: str) -> None:
     page.goto(f"{ui_url}/assets/coins")
     page.get_by_text("post_to_row_median_seconds").wait_for()
     save(page, "coins", height=1500)
+    page.goto(f"{ui_url}/assets/coin_lookups")
+    page.get_by_text("dead_letters").wait_for()
+    save(page, "lookups", height=2400, below="Metadata", upper=1180)
     page.goto(f"{ui_url}/automation")
     page.get_by_text("staged_coins_sensor").wait_for()
     save(page, "automation", height=420)
@@ -96,9 +106,19 @@ def photograph_an_outage(page: Page, state: dict[str, Any]) -> None:
         page.goto(f"{state['ui_url']}/runs")
         page.get_by_text("Started").first.wait_for()
         page.get_by_role("link", name="View").first.click()
-        page.set_viewport_size({"width": 1600, "height": 2000})  # the list draws only what can be seen
-        page.get_by_text("STEP_UP_FOR_RETRY").first.wait_for()
-        save(page, "retry", height=720, upper=266)  # below is a traceback, with paths of this machine
+        run_url = page.url
+        page.goto(f"{run_url}?logs=type:STEP_RESTARTED")
+        page.get_by_text("Started re-execution").wait_for()
+        page.goto(f"{run_url}?levels=warning")
+        page.get_by_text("timed out").first.wait_for()
+        save(page, "retry", height=1000, upper=585)
+        page.goto(f"{state['ui_url']}/assets/staged_coins")
+        page.get_by_text("Never observed").wait_for()
+        page.get_by_role("button", name="Observe").click()
+        page.get_by_text("Never observed").wait_for(state="detached")
+        page.reload()  # the page does not fetch the first metadata of an asset by itself
+        page.get_by_text("oldest_pending_seconds").wait_for()
+        save(page, "pending", height=1500)
     finally:
         os.kill(standin, signal.SIGCONT)
 
@@ -120,12 +140,22 @@ def post(state: dict[str, Any], coin_ids: list[str]) -> None:
     requests.post(f"{state['receiver_url']}/coins", json={"coins": coin_ids}, timeout=5).raise_for_status()
 
 
-def save(page: Page, name: str, *, height: int, upper: int | None = None) -> None:
-    """Save a picture of a page of this height, or of its upper part, once it has stopped loading and drawing."""
+def save(page: Page, name: str, *, height: int, upper: int | None = None, below: str | None = None) -> None:
+    """Save a picture of a page, or of a part of it, once it has stopped loading and drawing.
+
+    Args:
+        page: what to save.
+        name: of the picture.
+        height: of the window, in pixels.
+        upper: only so many pixels of it.
+        below: begin at the heading with this text.
+    """
     page.set_viewport_size({"width": 1600, "height": height})
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(1500)
-    clip: FloatRect = {"x": 0, "y": 0, "width": 1600, "height": upper or height}
+    heading = page.get_by_text(below, exact=True).first.bounding_box() if below else None
+    top = heading["y"] - MARGIN if heading else 0
+    clip: FloatRect = {"x": 0, "y": top, "width": 1140 if below else 1600, "height": min(upper or height, height - top)}
     page.screenshot(path=DOCS / f"{name}.png", clip=clip)
 
 

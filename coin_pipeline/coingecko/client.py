@@ -173,7 +173,9 @@ class CoinGeckoClient:
             ) as response:
                 return _body_of(response), _advertised_limit(response.headers)
         except requests.Timeout as error:
-            raise BadAnswerError(f"timed out: {_root_cause(error)}", status=None) from error
+            cause = str(_root_cause(error))
+            reason = cause if cause.startswith("timed out") else f"timed out: {cause}"
+            raise BadAnswerError(reason, status=None) from error
         except requests.ConnectionError as error:
             if _never_connected(error):
                 raise UnreachableError(f"cannot connect to {self._base_url}: {_root_cause(error)}") from error

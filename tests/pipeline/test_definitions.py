@@ -47,7 +47,33 @@ def test_the_lineage_leads_from_submissions_to_the_views(definitions: dg.Definit
         for node in graph.asset_nodes
     }
     assert lineage.items() >= LINEAGE.items()
-    assert all(node.description and node.owners and node.kinds for node in graph.asset_nodes)
+    for node in graph.asset_nodes:
+        assert node.description
+        assert node.owners
+        assert node.kinds
+        assert node.tags
+        assert node.group_name in {"landing", "enrichment", "marts"}
+
+
+def test_every_job_check_and_automation_says_what_it_is_for(definitions: dg.Definitions) -> None:
+    repository = definitions.get_repository_def()
+    jobs = {job.name: job.description for job in repository.get_all_jobs() if not job.name.startswith("__")}
+    assert jobs.keys() == {"drain", "health", "prune", "refresh", "requeue"}
+    assert all(jobs.values())
+    assert all(sensor.description for sensor in repository.sensor_defs)
+    assert all(schedule.description for schedule in repository.schedule_defs)
+    checks = [definitions.resolve_asset_graph().get_check_spec(key) for key in repository.asset_graph.asset_check_keys]
+    assert len(checks) == 6
+    assert all(check.description for check in checks)
+    assert {check.name for check in checks if check.blocking} == {"coins_are_well_formed"}
+
+
+def test_what_cannot_wait_for_a_run_is_on_a_schedule_that_is_on(definitions: dg.Definitions) -> None:
+    checked = definitions.resolve_job_def("health").asset_layer.executable_asset_keys
+    schedule = definitions.resolve_schedule_def("check_health")
+    assert schedule.job_name == "health"
+    assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
+    assert {key.to_user_string() for key in checked} == {"submissions", "staged_coins"}
 
 
 def test_the_sensor_runs_by_default_and_starts_the_drain(definitions: dg.Definitions) -> None:

@@ -55,6 +55,8 @@ def test_a_run_materializes_every_asset_and_passes_every_check(
     assert result.success
     assert number_of(result, "coins", "dagster/row_count") == 3
     assert number_of(result, "coin_lookups", "unknown") == 1
+    assert number_of(result, "coin_lookups", "dagster/row_count") == 4
+    assert number_of(result, "coin_lookups", "pending") == 0
     assert 0 < number_of(result, "coins", "post_to_row_median_seconds") < 60
     columns = {column.name: column for column in number_of(result, "coins", "dagster/column_schema").columns}
     assert list(columns) == ["task_run", "id", "exchanges", "complete", "enriched_at", "updated_at"]

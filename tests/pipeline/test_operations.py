@@ -1,4 +1,4 @@
-"""Pruning, alerts and the checks of health, on a real database and a real webhook."""
+"""Pruning and alerts, on a real database and a real webhook."""
 
 import json
 import threading
@@ -13,12 +13,6 @@ import pytest
 
 from coin_pipeline.alerts import send_alert
 from coin_pipeline.defs.enrichment.assets import alert_of_dead_letters
-from coin_pipeline.defs.enrichment.checks import (
-    is_stuck,
-    lookups_are_not_stuck,
-    lookups_rarely_fail,
-    outcomes_agree_with_coins,
-)
 from coin_pipeline.defs.operations.alerts import run_failure_alert
 from coin_pipeline.defs.operations.jobs import prune
 from coin_pipeline.resources import DatabaseResource
@@ -30,12 +24,6 @@ def database(connection: psycopg.Connection, database_url: str, monkeypatch: pyt
     """This module's database, emptied, as the assets see it."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     return DatabaseResource(url=database_url)
-
-
-def result_of(check: dg.AssetChecksDefinition, database: DatabaseResource) -> dg.AssetCheckResult:
-    result = check(database)
-    assert isinstance(result, dg.AssetCheckResult)
-    return result
 
 
 class Webhook:
@@ -170,76 +158,3 @@ def test_a_failed_run_is_alerted(database: DatabaseResource, webhook: Webhook, m
     (alert,) = webhook.received
     assert "unlucky failed" in alert["text"]
     assert result.run_id in alert["text"]
-
-
-@pytest.mark.parametrize(
-    ("due_seconds", "resolved_seconds_ago", "is_paused", "stuck"),
-    [
-        (700, 700, False, True),
-        (700, None, False, True),
-        (700, 500, False, False),
-        (500, 700, False, False),
-        (None, 700, False, False),
-        (700, 700, True, False),
-    ],
-)
-def test_stuck_is_due_and_unmoved_for_ten_minutes_without_a_pause(
-    *, due_seconds: float | None, resolved_seconds_ago: float | None, is_paused: bool, stuck: bool
-) -> None:
-    assert is_stuck(due_seconds=due_seconds, resolved_seconds_ago=resolved_seconds_ago, is_paused=is_paused) is stuck
-
-
-def test_an_old_pending_id_that_nobody_takes_up_turns_the_check_red(
-    database: DatabaseResource, connection: psycopg.Connection
-) -> None:
-    assert result_of(lookups_are_not_stuck, database).passed
-    stage(connection, "bitcoin")
-    assert result_of(lookups_are_not_stuck, database).passed
-    connection.execute("UPDATE submissions SET received_at = now() - interval '11 minutes'")
-    assert not result_of(lookups_are_not_stuck, database).passed
-    connection.execute("UPDATE rate_budget SET paused_until = now() + interval '1 minute'")
-    assert result_of(lookups_are_not_stuck, database).passed
-
-
-def test_more_than_one_dead_letter_in_twenty_turns_the_check_red(
-    database: DatabaseResource, connection: psycopg.Connection
-) -> None:
-    assert result_of(lookups_rarely_fail, database).passed
-    insert = """
-        INSERT INTO coin_lookups (coin_id, state, looked_up_at) SELECT %s || n, %s, now() FROM generate_series(1, %s) n
-    """
-    connection.execute(insert, ("good", "found", 19))
-    connection.execute(insert, ("bad", "failed", 1))
-    assert result_of(lookups_rarely_fail, database).passed
-    connection.execute(insert, ("worse", "failed", 1))
-    assert not result_of(lookups_rarely_fail, database).passed
-
-
-@pytest.mark.parametrize(
-    ("outcome", "has_row", "passes"),
-    [
-        ("added", True, True),
-        ("added", False, False),
-        ("already_known", False, False),
-        ("unknown", True, False),
-        ("failed", True, False),
-        ("unknown", False, True),
-    ],
-)
-def test_an_outcome_that_the_table_contradicts_turns_the_check_red(
-    database: DatabaseResource, connection: psycopg.Connection, *, outcome: str, has_row: bool, passes: bool
-) -> None:
-    stage(connection, "bitcoin")
-    if has_row:
-        connection.execute("INSERT INTO coins (id, exchanges, complete) VALUES ('bitcoin', '{}', true)")
-    connection.execute("UPDATE staged_coins SET outcome = %s, resolved_at = clock_timestamp()", (outcome,))
-    assert result_of(outcomes_agree_with_coins, database).passed is passes
-
-
-def test_an_unknown_that_was_listed_later_stays_right(
-    database: DatabaseResource, connection: psycopg.Connection
-) -> None:
-    stage(connection, "bitcoin")
-    connection.execute("UPDATE staged_coins SET outcome = 'unknown', resolved_at = now() - interval '1 day'")
-    connection.execute("INSERT INTO coins (id, exchanges, complete) VALUES ('bitcoin', '{}', true)")
-    assert result_of(outcomes_agree_with_coins, database).passed

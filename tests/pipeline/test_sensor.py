@@ -85,3 +85,12 @@ def test_a_pause_of_all_calls_is_why_no_run_starts(tick: Tick, connection: psyco
     skipped = tick()
     assert isinstance(skipped, dg.SkipReason)
     assert "CoinGecko answered 429" in (skipped.skip_message or "")
+
+
+def test_a_tick_that_starts_nothing_says_how_many_ids_wait(tick: Tick, connection: psycopg.Connection) -> None:
+    stage(connection, "bitcoin", "ethereum")
+    stage(connection, "bitcoin")
+    tick()
+    skipped = tick()
+    assert isinstance(skipped, dg.SkipReason)
+    assert skipped.skip_message == "Coins are due, and 1 of 1 lookup runs are at work. 2 ids are pending."

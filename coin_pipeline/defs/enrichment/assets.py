@@ -30,8 +30,8 @@ RETRY_HOLD = timedelta(seconds=60)  # keeps the slot while the run waits for its
     tags=TAGS,
     kinds={"postgres", "table"},
     description=(
-        "Staged ids that have no outcome yet. Materializing it gives each a lookup, and resolves those whose answer "
-        "is known already, at no call to CoinGecko."
+        "Staged ids that had no outcome when the run began. Materializing it gives each a lookup, and resolves those "
+        "whose answer is known already, at no call to CoinGecko."
     ),
 )
 def pending_coins(database: DatabaseResource) -> dg.MaterializeResult[None]:
@@ -44,7 +44,7 @@ def pending_coins(database: DatabaseResource) -> dg.MaterializeResult[None]:
             "dagster/row_count": status.only["pending"],
             "dagster/column_schema": oldest.schema,
             "resolved_without_call": resolved,
-            "oldest_pending_seconds": status.only["oldest_pending_seconds"] or 0.0,
+            "oldest_pending_seconds": round(status.only["oldest_pending_seconds"] or 0.0, 1),
             "oldest": oldest.preview(),
         }
     )
@@ -108,8 +108,9 @@ def look_up_coins(
             raise
     context.log.info(summary_of(report))
     alert_of_dead_letters(database, failed=report.lookups[Ending.FAILED])
-    status, latest, dead_letters, newest, waits = database.read_together(
+    status, lookups, latest, dead_letters, newest, waits = database.read_together(
         query("read_status"),
+        query("count_lookups"),
         query("preview_latest_lookups"),
         query("preview_dead_letters"),
         query("preview_coins"),
@@ -118,7 +119,7 @@ def look_up_coins(
     yield dg.MaterializeResult(
         asset_key="coin_lookups",
         metadata={
-            "dagster/row_count": sum(status.only[state] for state in ("found", "unknown", "failed", "pending")),
+            "dagster/row_count": lookups.only["lookups"],
             "dagster/column_schema": database.column_schema("coin_lookups"),
             **{ending.value: report.lookups[ending] for ending in Ending},
             "calls": report.calls,
@@ -126,8 +127,9 @@ def look_up_coins(
             "skipped_tickers": report.skipped_tickers,
             "resolved_without_call": report.resolved_without_call,
             "seconds": round(report.seconds, 1),
-            "answered_last": latest.preview(),
+            "pending": status.only["pending"],
             "dead_letters": dead_letters.preview(),
+            "answered_last": latest.preview(),
         },
     )
     yield dg.MaterializeResult(
@@ -136,7 +138,7 @@ def look_up_coins(
             "dagster/row_count": status.only["coins"],
             "dagster/column_schema": database.column_schema("coins"),
             "new_coins": report.lookups[Ending.FOUND],
-            **{f"post_to_row_{name}": value for name, value in waits.only.items() if value is not None},
+            **{f"post_to_row_{name}": round(value, 3) for name, value in waits.only.items() if value is not None},
             "newest": newest.preview(),
         },
     )

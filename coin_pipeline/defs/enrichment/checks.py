@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from coin_pipeline.previews import preview_of_frame
 from coin_pipeline.resources import DatabaseResource
 from sql import query
 
@@ -24,7 +25,7 @@ MOST_FAILED = 0.05  # share of the latest lookups
 def coins_are_well_formed(database: DatabaseResource) -> dg.AssetCheckResult:
     """Check the rows as they are read back."""
     malformed = malformed_coins(database.read(query("read_coins")).frame())
-    return _result_of(malformed)
+    return _result_of(len(malformed), preview_of_frame(malformed))
 
 
 @dg.asset_check(
@@ -36,7 +37,8 @@ def coins_are_well_formed(database: DatabaseResource) -> dg.AssetCheckResult:
 )
 def outcomes_agree_with_coins(database: DatabaseResource) -> dg.AssetCheckResult:
     """Look for outcomes that the table contradicts."""
-    return _result_of(database.read(query("find_contradicting_outcomes")).frame())
+    contradictions = database.read(query("find_contradicting_outcomes"))
+    return _result_of(len(contradictions.rows), contradictions.preview())
 
 
 @dg.asset_check(
@@ -46,7 +48,11 @@ def outcomes_agree_with_coins(database: DatabaseResource) -> dg.AssetCheckResult
 def lookups_are_not_stuck(database: DatabaseResource) -> dg.AssetCheckResult:
     """Check that something moves, if anything should."""
     progress = database.read(query("read_progress")).only
-    known = {name: value for name, value in progress.items() if value is not None}
+    known = {
+        name: round(value, 1) if isinstance(value, float) else value
+        for name, value in progress.items()
+        if value is not None
+    }
     return dg.AssetCheckResult(passed=not is_stuck(**progress), metadata=known)
 
 
@@ -94,12 +100,6 @@ def is_stuck(*, due_seconds: float | None, resolved_seconds_ago: float | None, i
     return is_due and not is_moving and not is_paused
 
 
-def _result_of(violations: "pd.DataFrame") -> dg.AssetCheckResult:
+def _result_of(violations: int, examples: dg.TableMetadataValue) -> dg.AssetCheckResult:
     """Pass when there is none; show the first of them."""
-    return dg.AssetCheckResult(
-        passed=violations.empty,
-        metadata={
-            "violations": len(violations),
-            "examples": dg.MetadataValue.md(violations.head(10).to_markdown(index=False)),
-        },
-    )
+    return dg.AssetCheckResult(passed=not violations, metadata={"violations": violations, "examples": examples})

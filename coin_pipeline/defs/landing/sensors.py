@@ -39,7 +39,7 @@ class SensedWork:
 def reason_to_wait(sensed: SensedWork, *, slots: int) -> str | None:
     """Return why no lookup run should start now, or None when one should."""
     if sensed.paused_seconds > 0:
-        return f"Paused for another {sensed.paused_seconds:.0f} s: {sensed.pause_reason}"
+        return f"Paused for another {sensed.paused_seconds:.0f} s: {sensed.pause_reason}."
     if not sensed.work_due:
         return "No coin is due for a lookup."
     if sensed.runs_in_flight >= slots:
@@ -70,7 +70,7 @@ def staged_coins_sensor(database: DatabaseResource) -> dg.RunRequest | dg.SkipRe
                     return dg.RunRequest(tags={LOOKUP_RUN_TAG: run})
                 waiting_because = "Another sensor took the last slot."
             if time.monotonic() > give_up_at:
-                return dg.SkipReason(waiting_because)
+                return dg.SkipReason(f"{waiting_because} {count_pending(connection)} ids are pending.")
             time.sleep(POLL_EVERY)
 
 
@@ -83,6 +83,11 @@ def sense_work(connection: Connection, *, refresh_after: timedelta | None) -> Se
     """
     with connection.cursor(row_factory=class_row(SensedWork)) as cursor:
         return cursor.execute(query("sense_work"), {"refresh_after": refresh_after}).fetchall()[0]
+
+
+def count_pending(connection: Connection) -> int:
+    """Return how many distinct ids wait for their outcome."""
+    return int(connection.execute(query("count_pending")).fetchall()[0][0])
 
 
 def claim_lookup_run(connection: Connection, *, slots: int) -> str | None:

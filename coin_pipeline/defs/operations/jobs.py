@@ -53,8 +53,8 @@ def prune() -> None:
 
 health = dg.define_asset_job(
     "health",
-    selection=HEALTH_CHECKS,
-    description="The checks that must not wait for a drain: a pipeline that is stuck has none.",
+    selection=HEALTH_CHECKS | dg.AssetSelection.groups("landing", include_sources=True),
+    description="What must not wait for a drain, since a pipeline that is stuck has none: checks, and what is pending.",
 )
 
 prune_daily = dg.ScheduleDefinition(
@@ -70,5 +70,8 @@ check_health = dg.ScheduleDefinition(
     job=health,
     cron_schedule="*/10 * * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Looks for a pipeline that is stuck, for too many dead letters, and for outcomes that are not true.",
+    description=(
+        "Looks for a pipeline that is stuck, for too many dead letters, and for outcomes that are not true; counts "
+        "what has landed and what is pending."
+    ),
 )

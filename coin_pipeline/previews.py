@@ -1,0 +1,46 @@
+"""The first rows of a table, as Dagster's UI shows them."""
+
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PREVIEW_ROWS = 20
+
+
+def preview_of(schema: dg.TableSchema, rows: Iterable[tuple[Any, ...]]) -> dg.TableMetadataValue:
+    """Return the first rows for the UI to draw.
+
+    Args:
+        schema: the columns, in order.
+        rows: a tuple of values for each row.
+    """
+    names = [column.name for column in schema.columns]
+    records = [
+        dg.TableRecord({name: _cell_of(value) for name, value in zip(names, row, strict=True)})
+        for row in islice(rows, PREVIEW_ROWS)
+    ]
+    return dg.MetadataValue.table(records=records, schema=schema)
+
+
+def preview_of_frame(frame: "pd.DataFrame") -> dg.TableMetadataValue:
+    """Return the first rows of a frame for the UI to draw."""
+    schema = dg.TableSchema([dg.TableColumn(str(name)) for name in frame.columns])
+    return preview_of(schema, frame.itertuples(index=False, name=None))
+
+
+def _cell_of(value: object) -> str | float | bool | None:
+    """Return a value that Dagster can keep; times to the second, which is as much as a narrow column shows."""
+    if isinstance(value, float) and math.isnan(value):
+        return None  # pandas' NULL
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
