@@ -8,3 +8,6 @@ FROM coins
 CROSS JOIN unnest(exchanges) AS exchange
 GROUP BY exchange
 ORDER BY distinct_coins DESC, exchange;
+COMMENT ON COLUMN exchange_coin_stats.exchange IS 'CoinGecko''s identifier of the exchange.';
+COMMENT ON COLUMN exchange_coin_stats.distinct_coins IS 'How many distinct coins it lists.';
+COMMENT ON COLUMN exchange_coin_stats.median_task_run IS 'The median task_run of those coins.';

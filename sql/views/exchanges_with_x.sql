@@ -5,3 +5,4 @@ FROM coins
 CROSS JOIN unnest(exchanges) AS exchange
 WHERE exchange LIKE '%x%'
 ORDER BY exchange;
+COMMENT ON COLUMN exchanges_with_x.exchange IS 'CoinGecko''s identifier of the exchange.';

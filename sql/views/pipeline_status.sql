@@ -29,3 +29,6 @@ SELECT
     CASE WHEN budget.paused_until > now() THEN budget.paused_until END AS paused_until,
     CASE WHEN budget.paused_until > now() THEN budget.pause_reason END AS pause_reason
 FROM pending, lookups, rate_budget AS budget;
+COMMENT ON COLUMN pipeline_status.pending IS 'Distinct ids that have no outcome.';
+COMMENT ON COLUMN pipeline_status.calls_per_minute IS 'The limit in force; 0 is none.';
+COMMENT ON COLUMN pipeline_status.paused_until IS 'No process calls CoinGecko before then; NULL when nothing is paused.';

@@ -5,11 +5,12 @@ from datetime import timedelta
 import dagster as dg
 import psycopg
 import pytest
+from psycopg_pool import ConnectionPool
 
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
 from coin_pipeline.defs.landing import sensors
 from coin_pipeline.defs.landing.sensors import SensedWork, reason_to_wait, staged_coins_sensor
-from coin_pipeline.lookup_queue import take_up_pending
+from coin_pipeline.lookup_queue import LookupQueue, take_up_pending
 from coin_pipeline.resources import DatabaseResource
 from sql import query
 from tests.conftest import stage
@@ -60,6 +61,17 @@ def test_staged_coins_start_one_run_that_holds_the_slot(tick: Tick, connection: 
     assert request.run_key is None
     assert connection.execute("SELECT id FROM lookup_runs").fetchall() == [(request.tags[LOOKUP_RUN_TAG],)]
     assert isinstance(tick(), dg.SkipReason)
+
+
+def test_a_run_that_was_started_by_hand_holds_a_slot_too(
+    tick: Tick, connection: psycopg.Connection, database_url: str
+) -> None:
+    stage(connection, "bitcoin")
+    with ConnectionPool(database_url, min_size=1, kwargs={"autocommit": True}) as pool:
+        LookupQueue(pool, run="by hand").hold_slot()
+    skipped = tick()
+    assert isinstance(skipped, dg.SkipReason)
+    assert "1 of 1 lookup runs are at work" in (skipped.skip_message or "")
 
 
 def test_a_killed_run_gives_its_slot_back_without_a_hand(tick: Tick, connection: psycopg.Connection) -> None:

@@ -1,0 +1,15 @@
+"""What columns hold, in the words of psql and the UI."""
+
+from pathlib import Path
+
+from alembic import op
+
+from sql.migrate import run_script
+
+revision = "0007"
+down_revision = "0006"
+
+
+def upgrade() -> None:
+    """Run the SQL file beside this one."""
+    run_script(op.get_bind(), Path(__file__).with_suffix(".sql").read_text())
