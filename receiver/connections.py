@@ -21,8 +21,8 @@ from receiver.greenlets import in_thread
 from sql import query
 
 CONNECT_TIMEOUT = 2  # seconds, the shortest that libpq knows
-STATEMENT_TIMEOUT = 1500  # milliseconds, waiting for locks included: a client is told 503 within two seconds
-OVERDUE = 2.0  # seconds, after which a statement hangs that should have timed out
+STATEMENT_TIMEOUT = 1200  # milliseconds, waiting for locks included: a client is told 503 within two seconds
+OVERDUE = 1.7  # seconds, after which a statement hangs that should have timed out
 LOOK_EVERY = 0.25  # seconds, for statements that are overdue
 # What is given up stays in the server until it stops hanging. Where that is for its disk, new ones would soon fill it.
 GIVE_UP_AT_MOST = 8  # times

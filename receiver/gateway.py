@@ -24,7 +24,7 @@ from receiver.problems import PROBLEM_TYPE, ProblemError, problem_of
 from receiver.stopping import STOPPING_SIGNAL
 from receiver.telemetry import ENVIRON_REQUEST_ID, ENVIRON_STARTED, UNROUTED, note_request, request_id_of
 
-ANSWER_DEADLINE = 1.7  # seconds from the end of a body to the answer, which a busy machine may make two
+ANSWER_DEADLINE = 1.5  # seconds from the end of a body to the answer; a busy machine may make two of it
 DRAIN_DEADLINE = 2.0  # seconds for which the rest of a refused body is read and thrown away
 SMALL_BODY = 65_536  # bytes, up to which a body is taken whatever is held of others
 MAX_BODIES = 64  # bodies of the largest size that are held at a time, small ones aside
