@@ -182,12 +182,12 @@ class Drain:
             self._queue.free_slot()
 
     def _take_up_pending(self) -> None:
-        """Look for newly staged ids, as often as takes at most a tenth of the time: a backlog makes it slow."""
+        """Look for newly staged ids, as often as takes a thirtieth of the time at most: a backlog makes it slow."""
         started = time.monotonic()
         if started >= self._next_take_up:
             self._count(resolved_without_call=self._queue.take_up_pending())
             finished = time.monotonic()
-            self._next_take_up = finished + max(POLL_EVERY, 10 * (finished - started))
+            self._next_take_up = finished + max(POLL_EVERY, 30 * (finished - started))
 
     def _lease(self, wanted: int) -> list[LeasedLookup]:
         if not wanted or self._is_over():

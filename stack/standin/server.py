@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import flask
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
@@ -15,7 +16,11 @@ from werkzeug.test import run_wsgi_app
 from stack.standin.faults import answer_with, fault_of
 from stack.standin.market import PAGE_SIZE, coin_ids, tickers_of
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
 API_ROOT = "/api/v3"
+ENVIRON_ARRIVED = "standin.arrived"  # on time.monotonic
 
 
 @dataclass(kw_only=True)
@@ -92,7 +97,7 @@ def create_app(standin: StandIn) -> flask.Flask:
     def _admit() -> flask.Response | None:
         request = flask.request
         flask.g.call = Call(
-            at=time.monotonic(),
+            at=request.environ[ENVIRON_ARRIVED],
             path=request.path,
             target=request.environ["REQUEST_URI"],
             page=request.args.get("page"),
@@ -171,6 +176,15 @@ class _Handler(WSGIRequestHandler):
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+
+    def parse_request(self) -> bool:
+        """Note when a request arrived: what Python does with it is part of the latency that was asked for."""
+        self._arrived = time.monotonic()
+        return super().parse_request()
+
+    def make_environ(self) -> "WSGIEnvironment":
+        """Return the environ, with that moment in it."""
+        return {**super().make_environ(), ENVIRON_ARRIVED: self._arrived}
 
     def run_wsgi(self) -> None:
         """Answer a request, which has no body."""

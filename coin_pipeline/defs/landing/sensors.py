@@ -15,6 +15,7 @@ from coin_pipeline.settings import read_settings
 from sql import query
 
 POLL_EVERY = 0.05  # seconds
+POLL_BUSY_EVERY = 0.25  # seconds, while runs are at work that take up new ids themselves
 WAIT_AT_MOST = 45.0  # seconds; Dagster ends an evaluation after 60
 LAUNCH_HOLD = timedelta(seconds=30)  # how long a slot is kept for a run that has yet to show its first heartbeat
 
@@ -63,7 +64,8 @@ def staged_coins_sensor(database: DatabaseResource) -> dg.RunRequest | dg.SkipRe
     give_up_at = time.monotonic() + WAIT_AT_MOST
     with database.connect() as connection:
         while True:
-            waiting_because = reason_to_wait(sense_work(connection, refresh_after=settings.refresh_after), slots=slots)
+            sensed = sense_work(connection, refresh_after=settings.refresh_after)
+            waiting_because = reason_to_wait(sensed, slots=slots)
             if waiting_because is None:
                 run = claim_lookup_run(connection, slots=slots)
                 if run is not None:
@@ -71,7 +73,7 @@ def staged_coins_sensor(database: DatabaseResource) -> dg.RunRequest | dg.SkipRe
                 waiting_because = "Another sensor took the last slot."
             if time.monotonic() > give_up_at:
                 return dg.SkipReason(f"{waiting_because} {count_pending(connection)} ids are pending.")
-            time.sleep(POLL_EVERY)
+            time.sleep(POLL_BUSY_EVERY if sensed.runs_in_flight else POLL_EVERY)
 
 
 def sense_work(connection: Connection, *, refresh_after: timedelta | None) -> SensedWork:
