@@ -1,9 +1,9 @@
 """Serve the code location to Dagster's daemon and web server: `python -m coin_pipeline.code_server`.
 
-Runs are children of this process, so that none can have outlived an earlier one: a run that Dagster still
-believes to be under way was killed. It is reported as failed before anything new starts, and the next run need not
-wait for its slot and its leases to lapse. Where runs are no
-children of it, as on Kubernetes, start `dagster api grpc` itself instead.
+All runs on this database are children of this process, so that none can have outlived an earlier one: a run that
+Dagster still believes to be under way was killed. It is reported as failed before anything new starts, and the next
+run need not wait for slots and leases to lapse. Where runs are no children of it, as on Kubernetes, start
+`dagster api grpc` itself instead.
 """
 
 import gc

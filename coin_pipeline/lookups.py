@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -39,6 +40,7 @@ REFRESH_GONE_AGAIN = timedelta(hours=24)  # after one that was answered 404
 
 HEARTBEAT_EVERY = 2.0  # seconds
 POLL_EVERY = 0.25  # seconds
+POLL_AT_LEAST_EVERY = 1.5  # seconds, however long a look takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,12 +184,12 @@ class Drain:
             self._queue.free_slot()
 
     def _take_up_pending(self) -> None:
-        """Look for newly staged ids, as often as takes a thirtieth of the time at most: a backlog makes it slow."""
+        """Look for newly staged ids: a backlog makes it slow, so that it is done less often then, up to a limit."""
         started = time.monotonic()
         if started >= self._next_take_up:
             self._count(resolved_without_call=self._queue.take_up_pending())
             finished = time.monotonic()
-            self._next_take_up = finished + max(POLL_EVERY, 30 * (finished - started))
+            self._next_take_up = finished + min(max(POLL_EVERY, 30 * (finished - started)), POLL_AT_LEAST_EVERY)
 
     def _lease(self, wanted: int) -> list[LeasedLookup]:
         if not wanted or self._is_over():
@@ -209,11 +211,12 @@ class Drain:
     def _settle(self, lookup: LeasedLookup) -> Ending:
         """Look up a coin; one whose answer cannot be stored has to end some time too, or it stays the first."""
         if not can_be_asked(lookup.coin_id):
-            return self._record_unknown(lookup)
+            return self._record_unknown(lookup, status=None, error="no coin can have such an id")
         try:
             return self._look_up(lookup)
         except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:
-            return self._record_failure(lookup, BadAnswerError(f"cannot be stored: {error}", status=None))
+            reason = f"the answer cannot be stored: {error.diag.message_primary}"
+            return self._record_failure(lookup, BadAnswerError(reason, status=None))
 
     def _look_up(self, lookup: LeasedLookup) -> Ending:
         """Follow a coin's pages to the last, each with a permit of its own, and record what they say."""
@@ -226,8 +229,6 @@ class Drain:
                 self._log.warning("%s: %s; every call waits, and the coin loses nothing", coin_id, error)
                 self._count(rate_limited=1)
                 self._budget.pause_for_rate_limit(retry_after=error.retry_after)
-                continue
-            except StaleConnectionError:
                 continue
             except AccessRefusedError as error:
                 self._budget.pause_for_access(reason=str(error))
@@ -250,6 +251,13 @@ class Drain:
             page += 1
 
     def _ask(self, lookup: LeasedLookup, *, page: int) -> Answer | None:
+        """Ask until there is an answer, or a reason why not; a connection that was kept may turn out to be closed."""
+        for _ in range(self._limits.concurrency + 1):  # as many are kept at most, and one is new
+            with suppress(StaleConnectionError):
+                return self._call(lookup, page=page)
+        raise BadAnswerError("connection after connection broke", status=None)
+
+    def _call(self, lookup: LeasedLookup, *, page: int) -> Answer | None:
         """Make one call within the budget; None when the budget has none in time. A refresh waits for none."""
         deadline = time.monotonic() if lookup.refresh else self._deadline
         with self._budget.call(deadline=deadline, stop=self._stop) as call:
@@ -269,8 +277,10 @@ class Drain:
             self._stop.set()
         return Ending.HANDED_BACK
 
-    def _record_unknown(self, lookup: LeasedLookup) -> Ending:
-        coin_id, status, error = lookup.coin_id, HTTPStatus.NOT_FOUND, "coin not found"
+    def _record_unknown(
+        self, lookup: LeasedLookup, *, status: int | None = HTTPStatus.NOT_FOUND, error: str = "coin not found"
+    ) -> Ending:
+        coin_id = lookup.coin_id
         if lookup.refresh:
             self._queue.record_failed_attempt(
                 coin_id, attempts_spent=0, backoff=REFRESH_GONE_AGAIN, status=status, error=error

@@ -25,7 +25,7 @@ STATEMENT_TIMEOUT = 1200  # milliseconds, waiting for locks included: a client i
 OVERDUE = 1.7  # seconds, after which a statement hangs that should have timed out
 LOOK_EVERY = 0.25  # seconds, for statements that are overdue
 # What is given up stays in the server until it stops hanging. Where that is for its disk, new ones would soon fill it.
-GIVE_UP_AT_MOST = 8  # times
+GIVE_UP_AT_MOST = 16  # sessions
 GIVE_UP_PERIOD = 3600  # seconds
 
 log = logging.getLogger("receiver")
@@ -99,6 +99,8 @@ class Connections:
             if not session.is_bound:
                 session.connection.execute(query("bound_session"), {"milliseconds": STATEMENT_TIMEOUT})
                 session.is_bound = True
+                with self._lock:
+                    self._busy[session] = time.monotonic()
             yield session.connection
         finally:
             with self._lock:
@@ -144,9 +146,11 @@ class Connections:
                     with suppress(OSError):  # it ended at this moment
                         session.socket.shutdown(socket.SHUT_RDWR)
             if hanging:
-                last_times.append(now)
+                last_times.extend([now] * len(hanging))
                 self._close_idle()  # what made these hang may have met others, which would cost as long again each
                 log.error("%d sessions of PostgreSQL hung and were given up", len(hanging))
+                if now - last_times[0] < GIVE_UP_PERIOD:
+                    log.error("so many have hung that no more are given up for an hour: see to PostgreSQL")
 
 
 def _is_live(connection: psycopg.Connection) -> bool:

@@ -27,7 +27,7 @@ from receiver.telemetry import ENVIRON_REQUEST_ID, ENVIRON_STARTED, UNROUTED, no
 ANSWER_DEADLINE = 1.5  # seconds from the end of a body to the answer; a busy machine may make two of it
 DRAIN_DEADLINE = 2.0  # seconds for which the rest of a refused body is read and thrown away
 SMALL_BODY = 65_536  # bytes, up to which a body is taken whatever is held of others
-MAX_BODIES = 64  # bodies of the largest size that are held at a time, small ones aside
+MAX_BODIES = 64  # bodies of the largest size that are held at a time, those declared to be small aside
 
 UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # stands for a value that is not visible ASCII
 
@@ -84,7 +84,7 @@ class Request:
     request_id: str
     started: float
     body: bytes = b""
-    held: int = 0  # bytes of a body that is not small
+    held: int = 0  # bytes of a body that can be large
 
 
 class _UnwantedBodyError(ProblemError):

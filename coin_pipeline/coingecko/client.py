@@ -54,7 +54,7 @@ class Timeouts:
     Attributes:
         connect: for a connection.
         read: without a byte.
-        answer: for the whole of an answer, from its request on.
+        answer: for the whole of an answer, from its request on; a read that has begun by then may end.
     """
 
     connect: float = 5.0

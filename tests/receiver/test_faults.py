@@ -183,7 +183,7 @@ def test_sessions_that_hang_stop_nobody_for_long_and_nothing_acknowledged_is_los
         for number in itertools.count():
             if len(acknowledged) >= CLIENTS:
                 return
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 15
             coin_id = f"hang-{client}-{number}"
             response, _seconds = timed_post(frail, coin_id)
             if response.status_code == 202:
