@@ -1,0 +1,144 @@
+"""Connections to CoinGecko: kept between calls, and bounded in how long an answer takes, whatever frames it."""
+
+import functools
+import io
+import socket
+import ssl
+import time
+from http import HTTPStatus
+from http.client import HTTPResponse
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+KEEP_ALIVE = 1.5  # seconds without a call after which a connection is not used again: servers close theirs unasked
+
+
+def create_session(base_url: str, *, timeout_of_answer: float, connections: int) -> requests.Session:
+    """Return a session that makes exactly one request a call.
+
+    Args:
+        base_url: of all its calls; decides on a proxy.
+        timeout_of_answer: seconds for the whole of an answer.
+        connections: how many to keep.
+    """
+    session = _Session()
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    # Proxies and certificates as the environment has them, read once: each call would read it whole. No .netrc: its
+    # password would be sent beside the key.
+    environment = session.merge_environment_settings(base_url, {}, None, None, None)
+    session.proxies, session.verify = environment["proxies"], environment["verify"]
+    session.trust_env = False
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _PunctualAdapter(timeout_of_answer, pool_maxsize=connections, max_retries=0))
+    return session
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, _response: requests.Response) -> None:
+        """Know of no redirects: requests would read the whole body of one, followed or not."""
+
+
+class _PunctualReader(io.RawIOBase):
+    """Reads from a connection until a deadline: its timeout by itself begins anew with every byte."""
+
+    def __init__(self, connection: io.RawIOBase, *, deadline: float) -> None:
+        self._connection = connection
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401 (as io has it)
+        if time.monotonic() > self._deadline:
+            raise TimeoutError("the answer was too slow")
+        return self._connection.readinto(buffer)
+
+    def close(self) -> None:
+        self._connection.close()
+        super().close()
+
+
+class _PunctualResponse(HTTPResponse):
+    """Bounds the wait for the whole of an answer, its head, its body and what frames it."""
+
+    def __init__(self, sock: socket.socket, *args: Any, timeout: float, **arguments: Any) -> None:  # noqa: ANN401 (as http has it)
+        super().__init__(sock, *args, **arguments)
+        self.fp = io.BufferedReader(_PunctualReader(self.fp.detach(), deadline=time.monotonic() + timeout))
+
+    def _read_status(self) -> tuple[str, int, str]:
+        version, status, reason = super()._read_status()  # type: ignore[misc]  # as http has it
+        is_interim = HTTPStatus.PROCESSING <= status < HTTPStatus.OK  # http skips those that say to continue
+        return version, HTTPStatus.CONTINUE if is_interim else status, reason
+
+
+class StaleError(ConnectionError):
+    """A connection that was kept broke without an answer."""
+
+
+class _PunctualConnection(HTTPConnection):
+    """Is soon not used again: a server that closes an idle connection just then would cost a call."""
+
+    timeout_of_answer: float  # seconds
+    _answered_at: float | None = None
+
+    def __init__(self, *args: Any, **arguments: Any) -> None:  # noqa: ANN401 (as urllib3 has it)
+        super().__init__(*args, **arguments)
+        self.response_class = functools.partial(  # type: ignore[assignment]  # it is only called
+            _PunctualResponse, timeout=self.timeout_of_answer
+        )
+
+    @property
+    def is_connected(self) -> bool:
+        is_fresh = self._answered_at is None or time.monotonic() - self._answered_at < KEEP_ALIVE
+        return is_fresh and super().is_connected
+
+    def close(self) -> None:
+        self._answered_at = None
+        super().close()
+
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as urllib3 has it
+        is_kept = self._answered_at is not None
+        try:
+            response = super().getresponse()
+        except ConnectionError as error:
+            if is_kept:
+                raise StaleError from error
+            raise
+        self._answered_at = time.monotonic()
+        return response
+
+
+class _PunctualTlsConnection(_PunctualConnection, HTTPSConnection):
+    """The same over TLS."""
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except ssl.SSLError as error:  # nothing was asked yet, unlike when it comes later
+            raise urllib3.exceptions.NewConnectionError(self, str(error)) from error
+
+
+class _PunctualAdapter(HTTPAdapter):
+    def __init__(self, timeout_of_answer: float, **arguments: Any) -> None:  # noqa: ANN401 (as requests has it)
+        self._pool_classes = {}
+        for scheme, pool, connection in (
+            ("http", urllib3.HTTPConnectionPool, _PunctualConnection),
+            ("https", urllib3.HTTPSConnectionPool, _PunctualTlsConnection),
+        ):
+            punctual = type(connection.__name__, (connection,), {"timeout_of_answer": timeout_of_answer})
+            self._pool_classes[scheme] = type(pool.__name__, (pool,), {"ConnectionCls": punctual})
+        super().__init__(**arguments)
+
+    def init_poolmanager(self, *args: Any, **arguments: Any) -> None:  # noqa: ANN401 (as requests has it)
+        super().init_poolmanager(*args, **arguments)
+        self.poolmanager.pool_classes_by_scheme = self._pool_classes
+
+    def proxy_manager_for(self, *args: Any, **arguments: Any) -> urllib3.ProxyManager:  # noqa: ANN401 (as requests has it)
+        manager: urllib3.ProxyManager = super().proxy_manager_for(*args, **arguments)
+        manager.pool_classes_by_scheme = self._pool_classes
+        return manager
