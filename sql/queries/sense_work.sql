@@ -1,14 +1,19 @@
 -- What the sensor decides on: is there anything to do now, how many runs do it already, is all paused?
 -- Polled many times a second: nothing is searched during a pause, and each part stops at the first row of a partial
--- index. Refreshes start a run only when one is an hour overdue, so that one run does an hour's worth of them.
+-- index (EXISTS would scan the table once a tenth of it is pending, as it has no order). Refreshes start a run only when
+-- one is an hour overdue, so that one run does an hour's worth of them.
 SELECT
     coalesce(paused_until <= now(), TRUE) AND (
-        EXISTS (
-            SELECT FROM coin_lookups
-            WHERE
-                state = 'pending'
-                AND next_attempt_at <= now()
-                AND (leased_until IS NULL OR leased_until <= now())
+        coalesce(
+            (
+                SELECT TRUE FROM coin_lookups
+                WHERE
+                    state = 'pending'
+                    AND next_attempt_at <= now()
+                    AND (leased_until IS NULL OR leased_until <= now())
+                ORDER BY listed, enqueued_at
+                LIMIT 1
+            ), FALSE
         )
         OR EXISTS (
             SELECT FROM staged_coins AS staged
