@@ -61,7 +61,6 @@ def create_app(settings: ReceiverSettings | None = None) -> flask.Flask:
     """
     settings = settings or read_settings()
     app = _PlainFlask()
-    app.config["MAX_CONTENT_LENGTH"] = settings.receiver_max_bytes
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False
     if settings.receiver_trusted_proxies:

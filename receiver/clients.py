@@ -3,12 +3,15 @@
 import functools
 import hashlib
 import hmac
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
 import flask
+from flask.globals import app_ctx, request_ctx
 from flask_limiter import ApplicationLimit, Limiter
 
 from receiver.greenlets import in_thread
@@ -72,10 +75,10 @@ def identify_clients(app: flask.Flask, settings: ReceiverSettings) -> OpenRoute:
 
     @app.before_request
     def _identify() -> None:
-        request = flask.request
+        request, g = request_ctx.request, app_ctx.g
         name = keys.name_of(request.headers.get("Authorization")) if keys else None
-        flask.g.client = (name or request.remote_addr or "unknown")[:MAX_CLIENT_LENGTH]
-        flask.g.has_key = name is not None
+        g.client = (name or request.remote_addr or "unknown")[:MAX_CLIENT_LENGTH]
+        g.has_key = name is not None
 
     shared = not settings.ratelimit_storage_uri.startswith("memory:")
     timeouts: dict[str, Any] = {"socket_connect_timeout": STORAGE_TIMEOUT, "socket_timeout": STORAGE_TIMEOUT}
@@ -85,11 +88,11 @@ def identify_clients(app: flask.Flask, settings: ReceiverSettings) -> OpenRoute:
         application_limits=[_RateLimit(settings.receiver_rate_limit)],
         storage_uri=settings.ratelimit_storage_uri,
         storage_options=timeouts if settings.ratelimit_storage_uri.startswith("redis") else {},
-        headers_enabled=True,
         in_memory_fallback_enabled=shared,
     )
     if shared:
         _leave_the_loop(limiter)
+    app.after_request(functools.partial(_tell_limit, limiter))
 
     def _refuse_without_key() -> None:
         if not flask.g.has_key and flask.request.endpoint not in exempt:
@@ -111,6 +114,19 @@ def identify_clients(app: flask.Flask, settings: ReceiverSettings) -> OpenRoute:
         return register
 
     return open_route
+
+
+def _tell_limit(limiter: Limiter, response: flask.Response) -> flask.Response:
+    """Say what is left of the limit; Flask-Limiter's own headers have Retry-After on every answer."""
+    limit = limiter.current_limit
+    if limit is not None:
+        with suppress(Exception):  # a storage that fails; the request was counted
+            response.headers.add("X-RateLimit-Limit", limit.limit.amount)
+            response.headers.add("X-RateLimit-Remaining", limit.remaining)
+            response.headers.add("X-RateLimit-Reset", limit.reset_at)
+            if limit.breached:
+                response.headers.set("Retry-After", max(1, int(limit.reset_at - time.time())))
+    return response
 
 
 def _leave_the_loop(limiter: Limiter) -> None:

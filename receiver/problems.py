@@ -10,7 +10,7 @@ import psycopg
 from werkzeug.exceptions import HTTPException
 
 PROBLEM_TYPE = "application/problem+json"
-RETRY_AFTER_OUTAGE = 1  # seconds
+RETRY_AFTER = 1  # seconds, where nothing better is known
 
 
 log = logging.getLogger("receiver")
@@ -33,8 +33,8 @@ class ProblemError(Exception):
         self.status = status
         self.detail = detail
         self.headers = dict(headers or {})
-        if status is HTTPStatus.SERVICE_UNAVAILABLE:
-            self.headers["Retry-After"] = str(RETRY_AFTER_OUTAGE)
+        if status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
+            self.headers["Retry-After"] = str(RETRY_AFTER)
         self.members = members
 
 
@@ -51,17 +51,6 @@ def problem_of(error: ProblemError) -> dict[str, Any]:
 
 def register_problem_handlers(app: flask.Flask) -> None:
     """Turn everything that a request can raise into a problem."""
-
-    @app.after_request
-    def _say_when_to_retry(response: flask.Response) -> flask.Response:
-        """Keep Retry-After to the answers that ask for it: Flask-Limiter adds it to every one."""
-        if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
-            response.headers["Retry-After"] = str(max(1, int(response.headers.get("Retry-After", "1"))))
-        elif response.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
-            response.headers["Retry-After"] = str(RETRY_AFTER_OUTAGE)
-        else:
-            response.headers.pop("Retry-After", None)
-        return response
 
     @app.errorhandler(ProblemError)
     def _problem(error: ProblemError) -> flask.Response:

@@ -9,6 +9,7 @@ from typing import Any
 
 import flask
 import psycopg
+from flask.globals import request_ctx
 
 from receiver.clients import client
 from receiver.greenlets import in_thread
@@ -37,7 +38,7 @@ def register_submission_routes(app: flask.Flask, staging: Staging, settings: Rec
 
     @app.post("/coins")
     def post_coins() -> Answer:
-        request = flask.request
+        request = request_ctx.request  # itself: through flask.request each attribute would be looked up anew
         body = request.get_data(cache=False)
         digest = hashlib.sha256(body).digest()
         key, strict = _idempotency_key(), _is_strict()

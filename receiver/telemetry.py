@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 
 import flask
 import psycopg
+from flask.globals import app_ctx, request_ctx
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -172,7 +173,7 @@ def observe_requests(app: flask.Flask) -> None:
 
     @app.after_request
     def _finish(response: flask.Response) -> flask.Response:
-        request, g = flask.request, flask.g
+        request, g = request_ctx.request, app_ctx.g
         note_request(
             request_id=request.environ[ENVIRON_REQUEST_ID],
             client=g.client,
