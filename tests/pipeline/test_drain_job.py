@@ -81,6 +81,16 @@ def test_coins_that_are_known_cost_no_call_and_no_task_run(
     assert connection.execute("SELECT task_run FROM coins WHERE id = 'tether'").fetchall() == [(4,)]
 
 
+def test_a_run_that_fails_shows_what_is_pending(
+    drain: Callable[[], dg.ExecuteInProcessResult], connection: psycopg.Connection
+) -> None:
+    stage(connection, "standin-status-401")
+    result = drain()
+    assert not result.success
+    assert number_of(result, "pending_coins", "dagster/row_count") == 1
+    assert dg.AssetKey("coins") not in {event.asset_key for event in result.get_asset_materialization_events()}
+
+
 def test_a_wrong_table_fails_its_check_and_stops_what_follows(
     drain: Callable[[], dg.ExecuteInProcessResult], connection: psycopg.Connection
 ) -> None:

@@ -23,36 +23,22 @@ OUTAGE_RETRIES = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPO
 RETRY_HOLD = timedelta(seconds=60)  # keeps the slot while the run waits for its retry
 
 
-@dg.asset(
-    deps=["staged_coins"],
-    group_name="enrichment",
-    owners=OWNERS,
-    tags=TAGS,
-    kinds={"postgres", "table"},
-    description=(
-        "Staged ids that had no outcome when the run began. Materializing it gives each a lookup, and resolves those "
-        "whose answer is known already, at no call to CoinGecko."
-    ),
-)
-def pending_coins(database: DatabaseResource) -> dg.MaterializeResult[None]:
-    """Take up what the receiver has staged."""
-    with database.connect() as connection:
-        resolved = take_up_pending(connection)
-    oldest, status = database.read_together(query("preview_pending_coins"), query("read_status"))
-    return dg.MaterializeResult(
-        metadata={
-            "dagster/row_count": status.only["pending"],
-            "dagster/column_schema": oldest.schema,
-            "resolved_without_call": resolved,
-            "oldest_pending_seconds": round(status.only["oldest_pending_seconds"] or 0.0, 1),
-            "oldest": oldest.preview(),
-        }
-    )
-
-
 @dg.multi_asset(
     name="look_up_coins",
+    # One step for all three: one of its own for what is pending would keep every coin waiting for a tenth of a second.
     specs=[
+        dg.AssetSpec(
+            "pending_coins",
+            deps=["staged_coins"],
+            group_name="enrichment",
+            owners=OWNERS,
+            tags=TAGS,
+            kinds={"postgres", "table"},
+            description=(
+                "Staged ids that had no outcome when the run began. Each gets a lookup, or its outcome at no call "
+                "where the answer is known already."
+            ),
+        ),
         dg.AssetSpec(
             "coin_lookups",
             deps=["pending_coins"],
@@ -83,29 +69,14 @@ def pending_coins(database: DatabaseResource) -> dg.MaterializeResult[None]:
 def look_up_coins(
     context: dg.AssetExecutionContext, database: DatabaseResource, coingecko: CoinGeckoResource
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Drain the queue of lookups."""
-    run = context.run.tags.get(LOOKUP_RUN_TAG, context.run.run_id)
-    with database.pool(size=coingecko.concurrency + 2) as pool, closing(coingecko.create_client()) as client:
-        queue = LookupQueue(pool, run=run)
-        drain = Drain(
-            queue=queue,
-            budget=RateBudget(pool, calls_per_minute=coingecko.calls_per_minute),
-            client=client,
-            log=context.log,
-            limits=DrainLimits(
-                concurrency=coingecko.concurrency,
-                max_pages=coingecko.max_pages,
-                refresh_after=timedelta(days=coingecko.refresh_after_days) if coingecko.refresh_after_days else None,
-            ),
-        )
-        try:
-            report = drain.run()
-        except AccessRefusedError as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
-        except CoinGeckoUnavailableError:
-            if context.retry_number < OUTAGE_RETRIES.max_retries:
-                queue.hold_slot(hold=RETRY_HOLD)
-            raise
+    """Take up what the receiver has staged, and drain the queue of lookups."""
+    pending = take_up(database)
+    try:
+        report = drain_lookups(context, database, coingecko)
+    except Exception:
+        yield pending  # an outage is when people look for it
+        raise
+    yield pending
     context.log.info(summary_of(report))
     alert_of_dead_letters(database, failed=report.lookups[Ending.FAILED])
     status, lookups, latest, dead_letters, newest, waits = database.read_together(
@@ -178,6 +149,51 @@ def coin_catalog(
             "newest": newest.preview(),
         }
     )
+
+
+def take_up(database: DatabaseResource) -> dg.MaterializeResult[None]:
+    """Give what is staged its lookups, and show what is pending."""
+    with database.connect() as connection:
+        resolved = take_up_pending(connection)
+    oldest, status = database.read_together(query("preview_pending_coins"), query("read_status"))
+    return dg.MaterializeResult(
+        asset_key="pending_coins",
+        metadata={
+            "dagster/row_count": status.only["pending"],
+            "dagster/column_schema": oldest.schema,
+            "resolved_without_call": resolved,
+            "oldest_pending_seconds": round(status.only["oldest_pending_seconds"] or 0.0, 1),
+            "oldest": oldest.preview(),
+        },
+    )
+
+
+def drain_lookups(
+    context: dg.AssetExecutionContext, database: DatabaseResource, coingecko: CoinGeckoResource
+) -> DrainReport:
+    """Ask CoinGecko for every id that is due, and keep the slot for a retry after an outage."""
+    run = context.run.tags.get(LOOKUP_RUN_TAG, context.run.run_id)
+    with database.pool(size=coingecko.concurrency + 2) as pool, closing(coingecko.create_client()) as client:
+        queue = LookupQueue(pool, run=run)
+        drain = Drain(
+            queue=queue,
+            budget=RateBudget(pool, calls_per_minute=coingecko.calls_per_minute),
+            client=client,
+            log=context.log,
+            limits=DrainLimits(
+                concurrency=coingecko.concurrency,
+                max_pages=coingecko.max_pages,
+                refresh_after=timedelta(days=coingecko.refresh_after_days) if coingecko.refresh_after_days else None,
+            ),
+        )
+        try:
+            return drain.run()
+        except AccessRefusedError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        except CoinGeckoUnavailableError:
+            if context.retry_number < OUTAGE_RETRIES.max_retries:
+                queue.hold_slot(hold=RETRY_HOLD)
+            raise
 
 
 def alert_of_dead_letters(database: DatabaseResource, *, failed: int) -> None:
