@@ -53,7 +53,7 @@ def prune() -> None:
 
 health = dg.define_asset_job(
     "health",
-    selection=HEALTH_CHECKS | dg.AssetSelection.groups("landing", include_sources=True),
+    selection=HEALTH_CHECKS | dg.AssetSelection.assets("submissions", "staged_coins"),
     description="What must not wait for a drain, since a pipeline that is stuck has none: checks, and what is pending.",
 )
 
