@@ -3,10 +3,10 @@
 import functools
 import hashlib
 import hmac
+import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -22,6 +22,8 @@ STORAGE_TIMEOUT = 0.2  # seconds, for which a request waits, before counting in 
 STORAGE_THREADS = 32  # of their own, so that a slow storage takes none from the database; they only wait
 
 MAX_CLIENT_LENGTH = 255  # characters kept; a proxy hands on what it likes
+
+log = logging.getLogger("receiver")
 
 View = Callable[[], Any]
 OpenRoute = Callable[[str], Callable[[View], View]]
@@ -119,13 +121,20 @@ def identify_clients(app: flask.Flask, settings: ReceiverSettings) -> OpenRoute:
 def _tell_limit(limiter: Limiter, response: flask.Response) -> flask.Response:
     """Say what is left of the limit; Flask-Limiter's own headers have Retry-After on every answer."""
     limit = limiter.current_limit
-    if limit is not None:
-        with suppress(Exception):  # a storage that fails; the request was counted
-            response.headers.add("X-RateLimit-Limit", limit.limit.amount)
-            response.headers.add("X-RateLimit-Remaining", limit.remaining)
-            response.headers.add("X-RateLimit-Reset", limit.reset_at)
-            if limit.breached:
-                response.headers.set("Retry-After", max(1, int(limit.reset_at - time.time())))
+    if limit is None:
+        return response
+    try:
+        remaining, reset_at = limit.remaining, limit.reset_at
+    except Exception as error:  # noqa: BLE001 (whatever the storage raises; the request was counted)
+        log.warning("the storage of the rate limit counts and cannot be read: %s", error)
+        if limit.breached:
+            response.headers.set("Retry-After", limit.limit.get_expiry())  # no more than that
+        return response
+    response.headers.add("X-RateLimit-Limit", limit.limit.amount)
+    response.headers.add("X-RateLimit-Remaining", remaining)
+    response.headers.add("X-RateLimit-Reset", reset_at)
+    if limit.breached:
+        response.headers.set("Retry-After", max(1, int(reset_at - time.time())))
     return response
 
 

@@ -95,3 +95,19 @@ def test_requests_that_wait_together_for_a_storage_that_does_not_answer_are_coun
         responses = post_together(receiver)
     assert {response.status_code for response in responses} == {202}
     assert all("x-ratelimit-remaining" in response.headers for response in responses)
+
+
+def test_a_storage_that_counts_and_cannot_be_read_still_limits_and_says_how_long_to_wait(
+    redis: int, start_receiver: StartReceiver
+) -> None:
+    cannot_read = b"ACL SETUSER writer on >secret ~* &* +@all -get -ttl\r\n"
+    with socket.create_connection(("127.0.0.1", redis)) as server:
+        server.sendall(cannot_read)
+        assert server.recv(64) == b"+OK\r\n"
+    uri = f"redis://writer:secret@127.0.0.1:{redis}"
+    receiver = start_receiver(RATELIMIT_STORAGE_URI=uri, RECEIVER_RATE_LIMIT="2/minute")
+    responses = [receiver.get("/coins") for _ in range(3)]
+    assert [response.status_code for response in responses] == [200, 200, 429]
+    assert [response.headers.get("retry-after") for response in responses] == [None, None, "60"]
+    assert "cannot be read" in receiver.log.read_text()
+    assert "secret" not in receiver.log.read_text()
