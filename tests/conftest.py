@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from psycopg import sql as psql
 
+from coin_pipeline.lookups import DrainLimits
 from sql import query
 from sql.migrate import migrate
 from stack.postgres import EmbeddedPostgres, prepare_postgres
@@ -59,6 +60,12 @@ def create_database(postgres: EmbeddedPostgres, name: str, *, template: str = "t
 def database_url(postgres: EmbeddedPostgres, request: pytest.FixtureRequest) -> str:
     """A migrated database of this module's own."""
     return create_database(postgres, request.module.__name__.replace(".", "_"), template=TEMPLATE)
+
+
+@pytest.fixture
+def impatient_drains(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a drain end soon after its last lookup, and be no warm worker."""
+    monkeypatch.setitem(DrainLimits.__init__.__kwdefaults__ or {}, "idle_seconds", 0.3)
 
 
 @pytest.fixture

@@ -12,12 +12,13 @@ import pytest
 from coin_pipeline import defs
 from coin_pipeline.defs.enrichment.assets import coin_catalog
 from coin_pipeline.defs.enrichment.jobs import drain, requeue
-from coin_pipeline.lookups import DrainLimits
 from coin_pipeline.resources import CoinGeckoResource, DatabaseResource
 from stack.home import Home
 from stack.standin.server import API_ROOT, StandIn
 from tests.conftest import RunningStandIn, stage
 from tests.lookups.conftest import outcomes
+
+pytestmark = pytest.mark.usefixtures("impatient_drains")
 
 
 @pytest.fixture
@@ -28,7 +29,6 @@ def standin(start_standin: Callable[[StandIn], RunningStandIn]) -> RunningStandI
 @pytest.fixture
 def definitions(database_url: str, standin: RunningStandIn, monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
     monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setitem(DrainLimits.__init__.__kwdefaults__ or {}, "idle_seconds", 0.3)
     return dg.Definitions(
         assets=dg.load_assets_from_package_module(defs),
         asset_checks=dg.load_asset_checks_from_package_module(defs),

@@ -7,11 +7,12 @@ import dagster as dg
 import psycopg
 import pytest
 
-from coin_pipeline.lookups import DrainLimits
 from coin_pipeline.resources import CoinGeckoResource, DatabaseResource
 from stack.standin.market import exchanges_of
 from stack.standin.server import StandIn
 from tests.conftest import RunningStandIn, stage
+
+pytestmark = pytest.mark.usefixtures("impatient_drains")
 
 COINS = ["bitcoin", "ethereum", "gemini-dollar"]
 
@@ -25,7 +26,6 @@ def drain(
 ) -> Callable[[], dg.ExecuteInProcessResult]:
     """Run the job against a stand-in."""
     monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setitem(DrainLimits.__init__.__kwdefaults__ or {}, "idle_seconds", 0.3)
     from coin_pipeline.definitions import definitions  # noqa: PLC0415 (reads the environment)
 
     base_url = start_standin(StandIn(calls_per_window=0, latency_seconds=0)).base_url
@@ -74,7 +74,8 @@ def test_coins_that_are_known_cost_no_call_and_no_task_run(
     drain()
     stage(connection, *COINS)
     result = drain()
-    assert number_of(result, "pending_coins", "resolved_without_call") == 3
+    assert number_of(result, "pending_coins", "dagster/row_count") == 3
+    assert number_of(result, "coin_lookups", "resolved_without_call") == 3
     assert number_of(result, "coin_lookups", "calls") == 0
     stage(connection, "tether")
     drain()

@@ -12,7 +12,7 @@ from coin_pipeline.coingecko.budget import RateBudget
 from coin_pipeline.coingecko.errors import AccessRefusedError, CoinGeckoError, CoinGeckoUnavailableError
 from coin_pipeline.defs import OWNERS, TAGS
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
-from coin_pipeline.lookup_queue import LookupQueue, take_up_pending
+from coin_pipeline.lookup_queue import LookupQueue
 from coin_pipeline.lookups import Drain, DrainLimits, DrainReport, Ending
 from coin_pipeline.resources import CoinGeckoResource, DatabaseResource
 from coin_pipeline.settings import read_settings
@@ -70,7 +70,7 @@ def look_up_coins(
     context: dg.AssetExecutionContext, database: DatabaseResource, coingecko: CoinGeckoResource
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Take up what the receiver has staged, and drain the queue of lookups."""
-    pending = take_up(database)
+    pending = show_pending(database)
     try:
         report = drain_lookups(context, database, coingecko)
     except Exception:
@@ -151,17 +151,14 @@ def coin_catalog(
     )
 
 
-def take_up(database: DatabaseResource) -> dg.MaterializeResult[None]:
-    """Give what is staged its lookups, and show what is pending."""
-    with database.connect() as connection:
-        resolved = take_up_pending(connection)
+def show_pending(database: DatabaseResource) -> dg.MaterializeResult[None]:
+    """Show which staged ids have no outcome now."""
     oldest, status = database.read_together(query("preview_pending_coins"), query("read_status"))
     return dg.MaterializeResult(
         asset_key="pending_coins",
         metadata={
             "dagster/row_count": status.only["pending"],
             "dagster/column_schema": oldest.schema,
-            "resolved_without_call": resolved,
             "oldest_pending_seconds": round(status.only["oldest_pending_seconds"] or 0.0, 1),
             "oldest": oldest.preview(),
         },
