@@ -54,7 +54,7 @@ class _NoSessions(SessionInterface):
 
 
 def create_app(settings: ReceiverSettings | None = None) -> flask.Flask:
-    """Build the application.
+    """Build the application; the gateway in front of it bounds how long a body may be.
 
     Args:
         settings: read from the environment where none are given.

@@ -10,7 +10,7 @@ import psycopg
 from werkzeug.exceptions import HTTPException
 
 PROBLEM_TYPE = "application/problem+json"
-RETRY_AFTER = 1  # seconds, where nothing better is known
+RETRY_AFTER_OUTAGE = 1  # seconds
 
 
 log = logging.getLogger("receiver")
@@ -33,8 +33,8 @@ class ProblemError(Exception):
         self.status = status
         self.detail = detail
         self.headers = dict(headers or {})
-        if status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
-            self.headers["Retry-After"] = str(RETRY_AFTER)
+        if status is HTTPStatus.SERVICE_UNAVAILABLE:
+            self.headers["Retry-After"] = str(RETRY_AFTER_OUTAGE)
         self.members = members
 
 
