@@ -319,7 +319,7 @@ def test_a_head_that_is_not_http_is_refused_and_the_receiver_goes_on(receiver: R
 def test_sigterm_fails_readiness_first_finishes_requests_in_flight_and_loses_nothing(
     start_receiver: Callable[..., Receiver], connection: psycopg.Connection, database_url: str
 ) -> None:
-    receiver = start_receiver(RECEIVER_DRAIN_SECONDS="1")  # the lock below may not outlast a statement
+    receiver = start_receiver(RECEIVER_DRAIN_SECONDS="1")  # less than a statement may wait for the lock
     acknowledged: list[int] = []
     sent_after_stop: list[int] = []
 
