@@ -7,7 +7,7 @@ from psycopg_pool import ConnectionPool
 
 from coin_pipeline.coingecko.budget import RateBudget
 from coin_pipeline.coingecko.client import CoinGeckoClient
-from coin_pipeline.coingecko.errors import AccessRefusedError, CoinGeckoError, RateLimitedError
+from coin_pipeline.coingecko.errors import CoinGeckoError, RefusedError
 from sql import query
 
 PATIENCE = 60.0  # seconds to wait for a call: the list is worth less than a lookup, and can wait for the next run
@@ -42,13 +42,12 @@ def renew_catalog(
             try:
                 coin_ids = client.fetch_coin_ids()
                 call.note_answer()
-            except RateLimitedError as error:
-                budget.pause_for_rate_limit(retry_after=error.retry_after)
+            except RefusedError as error:
+                budget.pause_for(error)
+                if error.cause != "rate limit":
+                    raise
                 connection.execute(query("unclaim_catalog"))
                 return None
-            except AccessRefusedError as error:
-                budget.pause_for_access(reason=str(error))
-                raise
             except CoinGeckoError as error:
                 budget.note_failure(coin_id=None, reason=f"CoinGecko does not answer: {error}")
                 raise

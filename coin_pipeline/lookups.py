@@ -21,10 +21,9 @@ import psycopg
 from coin_pipeline.coingecko.budget import LONGEST_SLEEP, RateBudget
 from coin_pipeline.coingecko.client import PAGE_SIZE, Answer, CoinGeckoClient, can_be_asked
 from coin_pipeline.coingecko.errors import (
-    AccessRefusedError,
     BadAnswerError,
     CoinGeckoUnavailableError,
-    RateLimitedError,
+    RefusedError,
     StaleConnectionError,
     UnreachableError,
 )
@@ -133,7 +132,7 @@ class Drain:
         """Drain until nothing has been due for some seconds, or the leasing time is over.
 
         Raises:
-            AccessRefusedError: the key or the plan is refused.
+            RefusedError: the key, the plan or the address is refused, which a person has to mend.
             CoinGeckoUnavailableError: the breaker is open.
             psycopg.OperationalError: the database is lost.
         """
@@ -225,15 +224,14 @@ class Drain:
         while True:
             try:
                 answer = self._ask(lookup, page=page)
-            except RateLimitedError as error:
+            except RefusedError as error:
+                self._budget.pause_for(error)
+                if error.cause in {"access", "address"}:
+                    self._queue.release(coin_id)
+                    raise
                 self._log.warning("%s: %s; every call waits, and the coin loses nothing", coin_id, error)
                 self._count(rate_limited=1)
-                self._budget.pause_for_rate_limit(retry_after=error.retry_after)
                 continue
-            except AccessRefusedError as error:
-                self._budget.pause_for_access(reason=str(error))
-                self._queue.release(coin_id)
-                raise
             except (UnreachableError, BadAnswerError) as error:
                 return self._record_failure(lookup, error)
             if answer is None:

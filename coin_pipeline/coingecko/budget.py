@@ -12,11 +12,11 @@ from typing import Any
 
 from psycopg_pool import ConnectionPool
 
-from coin_pipeline.coingecko.errors import UnreachableError
+from coin_pipeline.coingecko.errors import RefusedError, UnreachableError
 from sql import query
 
 PROBE_EVERY = timedelta(seconds=30)  # while the breaker is open
-ACCESS_PAUSE = timedelta(minutes=5)  # after a refused key, so that failing runs do not pile up
+PROBE_MONTH_EVERY = timedelta(hours=1)  # when CoinGecko says that the month is used up: a larger plan may end that
 LONGEST_SLEEP = 1.0  # seconds between two looks at a budget that is spent or paused
 
 
@@ -36,16 +36,25 @@ class Call:
 class RateBudget:
     """Hand out permits to call, pause every process, and open the breaker; the rules are in `take_permit`."""
 
-    def __init__(self, pool: ConnectionPool, *, calls_per_minute: int, window_seconds: float = 60) -> None:
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        *,
+        calls_per_minute: int,
+        window_seconds: float = 60,
+        probe_month_every: timedelta = PROBE_MONTH_EVERY,
+    ) -> None:
         """Make the configured limit known to all processes.
 
         Args:
             pool: connections to `challenge_db`, in autocommit.
             calls_per_minute: the limit, counted over `window_seconds`; 0 is no limit.
             window_seconds: the length of CoinGecko's window; other than a minute only where time is short.
+            probe_month_every: how often to ask once CoinGecko says that the month is used up.
         """
         self._pool = pool
         self._window_seconds = window_seconds
+        self._probe_month_every = probe_month_every
         self._execute("set_budget", calls_per_minute=calls_per_minute)
 
     @contextmanager
@@ -75,14 +84,14 @@ class RateBudget:
             raise
         self._end(call)
 
-    def pause_for_rate_limit(self, *, retry_after: float) -> None:
-        """Stop every call for as long as a 429 asked, and a little longer, so that not all come at once."""
-        wait = timedelta(seconds=retry_after * random.uniform(1.0, 1.1))  # noqa: S311 (jitter)
-        self._pause(wait, cause="rate limit", reason=f"CoinGecko answered 429 and asks to wait {retry_after:.0f} s")
-
-    def pause_for_access(self, *, reason: str) -> None:
-        """Stop every call for five minutes, because CoinGecko refuses the key or the plan."""
-        self._pause(ACCESS_PAUSE, cause="access", reason=reason)
+    def pause_for(self, refusal: RefusedError) -> None:
+        """Stop every call for as long as the refusal asks; after a rate limit a little longer, as others wait too."""
+        pause = timedelta(seconds=refusal.pause)
+        if refusal.cause == "rate limit":
+            pause *= random.uniform(1.0, 1.1)  # noqa: S311 (jitter)
+        elif refusal.cause == "month":
+            pause = self._probe_month_every
+        self._execute("pause_calls", pause=pause, cause=refusal.cause, reason=str(refusal))
 
     def note_failure(self, *, coin_id: str | None, reason: str) -> bool:
         """Count a failure in a row and return whether the breaker is open now, which pauses every call.
@@ -121,9 +130,6 @@ class RateBudget:
                 return None
             stop.wait(min(wait, LONGEST_SLEEP))
         return None
-
-    def _pause(self, pause: timedelta, *, cause: str, reason: str) -> None:
-        self._execute("pause_calls", pause=pause, cause=cause, reason=reason)
 
     def _execute(self, name: str, **values: Any) -> list[tuple[Any, ...]]:  # noqa: ANN401 (what psycopg adapts)
         with self._pool.connection() as connection:

@@ -14,9 +14,8 @@ import requests
 import urllib3
 
 from coin_pipeline.coingecko.errors import (
-    AccessRefusedError,
     BadAnswerError,
-    RateLimitedError,
+    RefusedError,
     StaleConnectionError,
     UnreachableError,
 )
@@ -28,6 +27,8 @@ MAX_ANSWER_BYTES = 5 * 2**20  # a real page of tickers is about 60 KiB, the list
 
 DEFAULT_RETRY_AFTER = 60.0  # seconds: the rate limit's window
 MAX_RETRY_AFTER = 300.0  # seconds
+
+ACCESS_PAUSE = 300.0  # seconds: a person has to act, and failing runs should not pile up
 
 LONGEST_IDENTIFIER = 255  # characters of an exchange or a coin; PostgreSQL cannot index one of thousands
 
@@ -79,6 +80,11 @@ class Answer:
     page: TickersPage | None
     advertised_limit: int | None = None
 
+    @property
+    def spends_credit(self) -> bool:
+        """Whether the call cost one of the month's: a 404 does not."""
+        return self.page is not None
+
 
 class CoinGeckoClient:
     """Ask CoinGecko over one HTTP session; safe to share between threads.
@@ -120,8 +126,7 @@ class CoinGeckoClient:
             page: 1 for the first hundred tickers.
 
         Raises:
-            RateLimitedError: 429.
-            AccessRefusedError: 401 or 403.
+            RefusedError: 401, 403 or 429.
             UnreachableError: no connection could be made.
             StaleConnectionError: a connection that was kept turned out to be closed.
             BadAnswerError: any other answer, an answer too slow or too long, or one of another shape.
@@ -223,9 +228,15 @@ def _body_of(response: requests.Response) -> bytes | None:
             _read_body(response)
         return None
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        raise RateLimitedError(retry_after=retry_after_of(response.headers, now=datetime.now(UTC)))
+        wait = retry_after_of(response.headers, now=datetime.now(UTC))
+        reason = f"CoinGecko answered 429 and asks to wait {wait:.0f} s"
+        raise RefusedError(reason, status=status, cause="rate limit", pause=wait, has_code=False)
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        raise AccessRefusedError(status=status)
+        reason = (
+            f"CoinGecko refuses access with {status}: check COINGECKO_API_KEY and COINGECKO_PLAN "
+            "(a demo key needs plan demo, a paid key plan pro)"
+        )
+        raise RefusedError(reason, status=status, cause="access", pause=ACCESS_PAUSE, has_code=False)
     # Not in its own words, which may be anything.
     raise BadAnswerError(f"CoinGecko answered {status} {responses.get(status, '')}".rstrip(), status=status)
 

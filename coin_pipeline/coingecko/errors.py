@@ -1,47 +1,56 @@
 """What can go wrong with a call to CoinGecko, by what has to be done about it."""
 
+from http import HTTPStatus
+from typing import Literal
+
 LONGEST_REASON = 500  # characters
+
+Cause = Literal["rate limit", "month", "access", "address"]
 
 
 class CoinGeckoError(Exception):
     """A call to CoinGecko that gave no usable answer.
 
     Its text is fit for a log and a table, whatever a server has sent that went into it.
+
+    Attributes:
+        spends_credit: the call may have cost one of the month's: it was answered 200, or nobody saw its end.
     """
+
+    spends_credit = False
 
     def __init__(self, reason: str) -> None:
         shown = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in reason)
         super().__init__(shown[:LONGEST_REASON])
 
 
-class RateLimitedError(CoinGeckoError):
-    """CoinGecko answered 429: everybody waits, and it is not the coin's fault.
+class RefusedError(CoinGeckoError):
+    """CoinGecko, or the CDN in front of it, refuses to answer: it is not the coin's fault, unless a probe says so.
 
     Attributes:
-        retry_after: seconds to wait before the next call of any process.
+        status: the HTTP status.
+        cause: what the pause is called that everybody has to make.
+        pause: how long that is, in seconds; a month's end is the budget's to say.
+        has_code: it carries CoinGecko's own error code, and so is everybody's; without one it may be a firewall's,
+            for the look of one id.
     """
 
-    def __init__(self, *, retry_after: float) -> None:
-        super().__init__(f"429, asked to wait {retry_after:.0f} s")
-        self.retry_after = retry_after
-
-
-class AccessRefusedError(CoinGeckoError):
-    """CoinGecko answered 401 or 403: the key or the plan is wrong, and no retry will mend it."""
-
-    def __init__(self, *, status: int) -> None:
-        super().__init__(
-            f"CoinGecko refuses access with {status}: check COINGECKO_API_KEY and COINGECKO_PLAN "
-            "(a demo key needs plan demo, a paid key plan pro)"
-        )
+    def __init__(self, reason: str, *, status: int, cause: Cause, pause: float, has_code: bool) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.cause = cause
+        self.pause = pause
+        self.has_code = has_code
 
 
 class UnreachableError(CoinGeckoError):
-    """A connection to CoinGecko was refused, so nothing was asked about the coin."""
+    """The call was never sent, so that nothing was asked about the coin: it counts in no budget."""
 
 
 class StaleConnectionError(CoinGeckoError):
     """A connection that was kept had been closed by CoinGecko, so that nothing was answered about the coin."""
+
+    spends_credit = True
 
     def __init__(self) -> None:
         super().__init__("a connection that was kept turned out to be closed")
@@ -57,6 +66,7 @@ class BadAnswerError(CoinGeckoError):
     def __init__(self, reason: str, *, status: int | None) -> None:
         super().__init__(reason)
         self.status = status
+        self.spends_credit = status is None or status == HTTPStatus.OK
 
 
 class CoinGeckoUnavailableError(CoinGeckoError):

@@ -16,6 +16,7 @@ from psycopg_pool import ConnectionPool
 
 from coin_pipeline.coingecko.budget import RateBudget
 from coin_pipeline.coingecko.client import CoinGeckoClient, Timeouts
+from coin_pipeline.coingecko.errors import RefusedError
 from coin_pipeline.lookup_queue import LookupQueue
 from coin_pipeline.lookups import Drain, DrainLimits, DrainReport
 
@@ -67,6 +68,11 @@ def await_that(condition: Callable[[], Any], *, within: float, what: str) -> Non
     while not condition():
         assert time.monotonic() < deadline, f"not within {within} s: {what}"
         time.sleep(0.02)
+
+
+def rate_limit_of(seconds: float) -> RefusedError:
+    """Return a refusal that asks everybody to wait."""
+    return RefusedError("CoinGecko answered 429", status=429, cause="rate limit", pause=seconds, has_code=True)
 
 
 def make_due(connection: psycopg.Connection) -> None:

@@ -10,13 +10,13 @@ import pytest
 from psycopg_pool import ConnectionPool
 
 from coin_pipeline.coingecko.budget import RateBudget
-from coin_pipeline.coingecko.errors import AccessRefusedError, CoinGeckoUnavailableError
+from coin_pipeline.coingecko.errors import CoinGeckoUnavailableError, RefusedError
 from coin_pipeline.lookups import MAX_ATTEMPTS, Ending, backoff_after
 from stack.standin.market import EXCHANGES, exchanges_of
 from stack.standin.server import StandIn
 from tests.conftest import RunningStandIn, stage
 from tests.lookups.conftest import lookup_of, outcomes
-from tests.lookups.engine import IMPATIENT, drain, make_due
+from tests.lookups.engine import IMPATIENT, drain, make_due, rate_limit_of
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_a_refused_key_fails_the_run_and_pauses_everything_for_five_minutes(
     connection: psycopg.Connection, pool: ConnectionPool, standin: RunningStandIn, fault: str
 ) -> None:
     stage(connection, f"standin-{fault}")
-    with pytest.raises(AccessRefusedError, match="COINGECKO_API_KEY"):
+    with pytest.raises(RefusedError, match="COINGECKO_API_KEY"):
         drain(pool, standin.base_url)
     seconds, reason = pause_of(connection)
     assert 290 < seconds <= 300
@@ -260,7 +260,7 @@ def test_a_longer_pause_outlasts_the_breakers_and_a_success(
     budget = RateBudget(pool, calls_per_minute=0)
     with budget.call(deadline=time.monotonic(), stop=threading.Event()) as call:
         assert call is not None
-        budget.pause_for_rate_limit(retry_after=200)
+        budget.pause_for(rate_limit_of(200))
         for number in range(5):
             budget.note_failure(coin_id=str(number), reason="no answer")
         assert pause_of(connection)[0] > 190
@@ -275,7 +275,7 @@ def test_no_call_is_to_be_had_so_the_run_ends_at_once_and_hands_its_ids_back(
     connection: psycopg.Connection, pool: ConnectionPool, standin: RunningStandIn
 ) -> None:
     stage(connection, *(f"coin-{number}" for number in range(20)))
-    RateBudget(pool, calls_per_minute=0).pause_for_rate_limit(retry_after=300)
+    RateBudget(pool, calls_per_minute=0).pause_for(rate_limit_of(300))
     before = connection.execute("SELECT pg_current_wal_lsn()").fetchall()[0][0]
     started = time.monotonic()
     report = drain(pool, standin.base_url)

@@ -15,7 +15,7 @@ from stack.standin.market import coin_ids
 from stack.standin.server import StandIn
 from tests.conftest import RunningStandIn, stage
 from tests.lookups.conftest import outcomes
-from tests.lookups.engine import await_that, drain, start_engine
+from tests.lookups.engine import await_that, drain, rate_limit_of, start_engine
 
 FOREVER = threading.Event()  # never set
 
@@ -136,7 +136,7 @@ def test_an_answer_ends_an_outage_and_never_the_wait_that_a_429_asked_for(
         assert in_flight is not None
         for cause in (first, "outage", "rate limit"):
             if cause == "rate limit":
-                budget.pause_for_rate_limit(retry_after=20)
+                budget.pause_for(rate_limit_of(20))
             else:
                 for number in range(5):
                     budget.note_failure(coin_id=str(number), reason="no answer")
@@ -165,7 +165,7 @@ def test_an_answer_ends_an_outage_that_no_failure_speaks_of_any_more(
 
 def test_a_pause_that_is_lifted_is_noticed(connection: psycopg.Connection, pool: ConnectionPool) -> None:
     budget = RateBudget(pool, calls_per_minute=0)
-    budget.pause_for_rate_limit(retry_after=100)
+    budget.pause_for(rate_limit_of(100))
     allowed: list[bool] = []
 
     def call() -> None:

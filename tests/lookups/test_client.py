@@ -21,10 +21,9 @@ from coin_pipeline.coingecko.client import (
     retry_after_of,
 )
 from coin_pipeline.coingecko.errors import (
-    AccessRefusedError,
     BadAnswerError,
     CoinGeckoError,
-    RateLimitedError,
+    RefusedError,
     UnreachableError,
 )
 from stack.standin.market import EXCHANGES, exchanges_of
@@ -70,9 +69,9 @@ def test_gzip_and_chunks_are_read_right(standin: RunningStandIn, coin_id: str) -
 @pytest.mark.parametrize(
     ("coin_id", "error", "status", "says"),
     [
-        ("standin-status-401", AccessRefusedError, None, "COINGECKO_API_KEY"),
-        ("standin-status-403", AccessRefusedError, None, "COINGECKO_PLAN"),
-        ("standin-403-html", AccessRefusedError, None, "403"),
+        ("standin-status-401", RefusedError, 401, "COINGECKO_API_KEY"),
+        ("standin-status-403", RefusedError, 403, "COINGECKO_PLAN"),
+        ("standin-403-html", RefusedError, 403, "403"),
         ("standin-status-500", BadAnswerError, 500, "500"),
         ("standin-status-503", BadAnswerError, 503, "503"),
         ("standin-status-400", BadAnswerError, 400, "400"),
@@ -115,9 +114,9 @@ def test_every_other_answer_is_an_error_soon(
 def test_a_429_says_how_long_to_wait_in_many_ways(
     standin: RunningStandIn, coin_id: str, at_least: float, at_most: float
 ) -> None:
-    with pytest.raises(RateLimitedError) as raised:
+    with pytest.raises(RefusedError) as raised:
         client_of(standin).fetch_tickers(coin_id, page=1)
-    assert at_least <= raised.value.retry_after <= at_most
+    assert at_least <= raised.value.pause <= at_most
 
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

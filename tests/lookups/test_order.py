@@ -10,7 +10,7 @@ from psycopg_pool import ConnectionPool
 from coin_pipeline.catalog import renew_catalog
 from coin_pipeline.coingecko.budget import RateBudget
 from coin_pipeline.coingecko.client import CoinGeckoClient
-from coin_pipeline.coingecko.errors import AccessRefusedError, BadAnswerError
+from coin_pipeline.coingecko.errors import BadAnswerError, RefusedError
 from coin_pipeline.lookup_queue import LookupQueue, requeue, take_up_pending
 from sql import query
 from stack.standin.server import StandIn
@@ -175,6 +175,6 @@ def test_a_refused_key_pauses_everybody_for_the_list_too(
     connection: psycopg.Connection, pool: ConnectionPool, standin: RunningStandIn
 ) -> None:
     standin.state.list_fault = "status-401"
-    with pytest.raises(AccessRefusedError):
+    with pytest.raises(RefusedError):
         renew(pool, standin)
     assert connection.execute("SELECT paused_until IS NOT NULL FROM pipeline_status").fetchall() == [(True,)]

@@ -9,7 +9,7 @@ import dagster as dg
 from coin_pipeline.alerts import send_alert
 from coin_pipeline.catalog import renew_catalog
 from coin_pipeline.coingecko.budget import RateBudget
-from coin_pipeline.coingecko.errors import AccessRefusedError, CoinGeckoError, CoinGeckoUnavailableError
+from coin_pipeline.coingecko.errors import CoinGeckoError, CoinGeckoUnavailableError, RefusedError
 from coin_pipeline.defs import OWNERS, TAGS
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
 from coin_pipeline.lookup_queue import LookupQueue
@@ -135,7 +135,7 @@ def coin_catalog(
         budget = RateBudget(pool, calls_per_minute=coingecko.calls_per_minute)
         try:
             listed = renew_catalog(pool, budget=budget, client=client)
-        except AccessRefusedError as error:
+        except RefusedError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         except CoinGeckoError as error:
             context.log.warning("The old list of coins serves for another hour: %s", error)
@@ -185,7 +185,7 @@ def drain_lookups(
         )
         try:
             return drain.run()
-        except AccessRefusedError as error:
+        except RefusedError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         except CoinGeckoUnavailableError:
             if context.retry_number < OUTAGE_RETRIES.max_retries:

@@ -1,0 +1,15 @@
+"""Whose a refusal is, and what a pause may be called."""
+
+from pathlib import Path
+
+from alembic import op
+
+from sql.migrate import run_script
+
+revision = "0008"
+down_revision = "0007"
+
+
+def upgrade() -> None:
+    """Run the SQL file beside this one."""
+    run_script(op.get_bind(), Path(__file__).with_suffix(".sql").read_text())
