@@ -4,6 +4,7 @@ import os
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import psycopg
@@ -15,7 +16,8 @@ from stack.demo import run_demo
 from stack.errors import StackError
 from stack.home import home_at
 from stack.spew import print_report, spew, tasks_of
-from stack.standin.faults import FAULTS, is_fault
+from stack.standin.faults import FAULTS
+from stack.standin.rules import HOSTILE, rule_for, rule_of
 from stack.standin.server import StandIn, create_server
 from stack.status import print_status
 from stack.up import Ports, free_port, run_stack
@@ -80,37 +82,38 @@ def spew_command(
 @coins.command()
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080)
-@click.option("--calls-per-minute", type=click.IntRange(0), default=30, help="Calls a window; 0 is no limit.")
-@click.option("--window", type=float, default=60, help="The window in seconds.")
+@click.option("--calls-per-minute", "calls_per_window", type=click.IntRange(0), default=30, help="0 is no limit.")
+@click.option("--calls-per-month", type=click.IntRange(0), default=0, help="Credit of each key; 0 is no limit.")
+@click.option("--window", "window_seconds", type=float, default=60, help="Length of the minute in seconds.")
 @click.option("--latency-ms", type=click.IntRange(0), default=150)
-@click.option("--coins", "coin_count", type=click.IntRange(0), default=10_000, help="How many coins it knows.")
-@click.option("--fault", metavar="NAME", help="Answer everything about a coin like the id standin-NAME.")
-@click.option("--advertise", type=click.IntRange(1), help="A limit to send as x-ratelimit-limit.")
+@click.option("--coins", type=click.IntRange(0), default=10_000, help="How many coins there ever were.")
+@click.option("--listed", type=click.IntRange(0), help="How many of them there are still [default: all].")
+@click.option("--fault", "faults", metavar="NAME[?OPTIONS]", multiple=True, help="A bad answer; may be repeated.")
+@click.option("--firewall", metavar="NAME", help="A bad answer for ids that look like SQL or a path.")
+@click.option("--advertise", "advertised_limit", type=click.IntRange(1), help="Send it as x-ratelimit-limit.")
 def standin(
     *,
     host: str,
     port: int,
-    calls_per_minute: int,
-    window: float,
     latency_ms: int,
-    coin_count: int,
-    fault: str | None,
-    advertise: int | None,
+    faults: tuple[str, ...],
+    firewall: str | None,
+    **settings: Any,  # noqa: ANN401 (the others are the state's own)
 ) -> None:
     """Serve the CoinGecko stand-in alone.
 
-    Some ids always give a bad answer: standin-status-503, standin-429-html, standin-redirect, standin-stall ...
+    Every call gets the --fault, unless its options say which: '429-html?coin=bitcoin&calls=3',
+    '10006?path=/coins/list', 'status-503?seconds=60'. An id can ask for one itself: standin-429-html. While it
+    runs, POST /standin/faults/NAME gives one, and GET /standin/faults lists them.
     """
-    if fault is not None and not is_fault(fault):
-        raise StackError(f"There is no fault {fault!r}: give status- and an HTTP status, or one of {', '.join(FAULTS)}")
-    state = StandIn(
-        fault=fault,
-        advertised_limit=advertise,
-        calls_per_window=calls_per_minute,
-        window_seconds=window,
-        latency_seconds=latency_ms / 1000,
-        coins=coin_count,
-    )
+    try:
+        rules = [rule_of(fault) for fault in faults]
+        if firewall is not None:
+            rules.append(rule_for(firewall, path=HOSTILE))
+    except ValueError as error:
+        names = f"{', '.join(FAULTS)}, status-503 and the like, and any with another status, as throttled-on-403"
+        raise StackError(f"{error}. There are {names}") from error
+    state = StandIn(latency_seconds=latency_ms / 1000, rules=rules, **settings)
     server = create_server(state, host=host, port=port)
     Console().print(f"COINGECKO_BASE_URL=http://{host}:{server.port}/api/v3", soft_wrap=True)
     server.serve_forever()

@@ -71,12 +71,12 @@ class World:
 
     def open_market(self) -> None:
         """Let CoinGecko answer."""
-        self.market.fault = None
+        self.market.recover()
         self._market_is_open.enter_context(serve(self.market, port=self._market_port))
 
     def close_market(self) -> None:
         """Have CoinGecko refuse connections, and end those that are there."""
-        self.market.fault = "hang-up"
+        self.market.give("hang-up")
         self._market_is_open.close()
 
     def know(self, coin_ids: Sequence[str]) -> None:

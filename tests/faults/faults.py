@@ -116,9 +116,9 @@ def answer_badly(fault: str, *, seconds: float) -> Fault:
     """Return the fault of a CoinGecko that gives the same bad answer to everything for a while."""
 
     def answer(world: World) -> None:
-        world.market.fault = fault
+        world.market.give(fault)
         time.sleep(seconds)
-        world.market.fault = None
+        world.market.recover()
 
     answer.__name__ = f"answer_{fault.replace('-', '_')}_for_{seconds:.0f}_s"
     return answer

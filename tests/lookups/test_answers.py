@@ -199,7 +199,7 @@ def test_five_failures_on_different_ids_open_the_breaker_and_one_success_closes_
     connection: psycopg.Connection, pool: ConnectionPool, standin: RunningStandIn
 ) -> None:
     stage(connection, *"abcdefgh", "monacoin")
-    standin.state.fault = "status-503"
+    standin.state.give("status-503")
     with pytest.raises(CoinGeckoUnavailableError):
         drain(pool, standin.base_url, concurrency=1)
     assert len(standin.state.calls) == 5
@@ -218,7 +218,7 @@ def test_five_failures_on_different_ids_open_the_breaker_and_one_success_closes_
     assert connection.execute("SELECT sum(attempts) FROM coin_lookups").fetchall()[0][0] == spent
     assert pause_of(connection)[0] > 25
 
-    standin.state.fault = None
+    standin.state.recover()
     connection.execute("UPDATE rate_budget SET paused_until = now()")
     connection.execute("UPDATE coin_lookups SET next_attempt_at = now()")
     drain(pool, standin.base_url, concurrency=4, leasing_seconds=40)

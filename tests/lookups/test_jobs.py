@@ -64,7 +64,7 @@ def test_a_run_looks_up_first_and_asks_for_the_list_of_coins_last(
 
 @pytest.mark.usefixtures("connection")
 def test_a_list_that_cannot_be_had_fails_no_run(definitions: dg.Definitions, standin: RunningStandIn) -> None:
-    standin.state.list_fault = "status-503"
+    standin.state.give("status-503", path="/coins/list")
     result = dg.materialize([coin_catalog], resources=definitions.resources)
     assert result.success
     (catalog,) = result.asset_materializations_for_node("coin_catalog")

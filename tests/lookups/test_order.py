@@ -149,7 +149,7 @@ def test_a_list_that_cannot_be_had_leaves_the_old_one_and_is_not_asked_for_again
     connection: psycopg.Connection, pool: ConnectionPool, standin: RunningStandIn
 ) -> None:
     set_catalog(connection, "bitcoin")
-    standin.state.list_fault = "status-503"
+    standin.state.give("status-503", path="/coins/list")
     with pytest.raises(BadAnswerError):
         renew(pool, standin)
     assert renew(pool, standin) is None
@@ -158,7 +158,7 @@ def test_a_list_that_cannot_be_had_leaves_the_old_one_and_is_not_asked_for_again
 
 @pytest.mark.parametrize("fault", ["wrong-shape", "not-json", "no-tickers"])
 def test_a_list_of_another_shape_is_no_list(pool: ConnectionPool, standin: RunningStandIn, fault: str) -> None:
-    standin.state.list_fault = fault
+    standin.state.give(fault, path="/coins/list")
     with pytest.raises(BadAnswerError):
         renew(pool, standin)
 
@@ -166,7 +166,7 @@ def test_a_list_of_another_shape_is_no_list(pool: ConnectionPool, standin: Runni
 def test_a_429_for_the_list_pauses_everybody(
     connection: psycopg.Connection, pool: ConnectionPool, standin: RunningStandIn
 ) -> None:
-    standin.state.list_fault = "429-bare"
+    standin.state.give("429-bare", path="/coins/list")
     assert renew(pool, standin) is None
     assert connection.execute("SELECT paused_until IS NOT NULL FROM pipeline_status").fetchall() == [(True,)]
 
@@ -174,7 +174,7 @@ def test_a_429_for_the_list_pauses_everybody(
 def test_a_refused_key_pauses_everybody_for_the_list_too(
     connection: psycopg.Connection, pool: ConnectionPool, standin: RunningStandIn
 ) -> None:
-    standin.state.list_fault = "status-401"
+    standin.state.give("status-401", path="/coins/list")
     with pytest.raises(RefusedError):
         renew(pool, standin)
     assert connection.execute("SELECT paused_until IS NOT NULL FROM pipeline_status").fetchall() == [(True,)]

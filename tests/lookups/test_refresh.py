@@ -81,7 +81,7 @@ def test_the_same_answer_changes_nothing_and_is_good_for_another_week(
 def test_a_refresh_that_fails_changes_nothing_and_is_not_tried_again_at_once(
     connection: psycopg.Connection, pool: ConnectionPool, standin: RunningStandIn, old_coin: str, fault: str
 ) -> None:
-    standin.state.fault = fault
+    standin.state.give(fault)
     assert drain(pool, standin.base_url, refresh_after=WEEK).calls == 1
     assert coin(connection) == (1, ["binance", "kraken"], True, False)
     assert lookup_of(connection, old_coin) == ("found", 1)
@@ -90,7 +90,7 @@ def test_a_refresh_that_fails_changes_nothing_and_is_not_tried_again_at_once(
     assert drain(pool, standin.base_url, refresh_after=WEEK).calls == 0
     assert not refresh_is_due(connection)
 
-    standin.state.fault = None
+    standin.state.recover()
     connection.execute("UPDATE coin_lookups SET next_attempt_at = now()")
     assert refresh_is_due(connection)
     assert drain(pool, standin.base_url, refresh_after=WEEK).calls == 1
