@@ -31,7 +31,7 @@ CMD ["python", "-m", "stack.cli", "standin", "--host", "0.0.0.0"]
 FROM base AS pipeline
 COPY coin_pipeline coin_pipeline
 COPY workspace.yaml .
-COPY dagster.yaml /dagster/
+COPY stack/dagster.yaml /dagster/
 RUN python -m compileall -q . && install --directory --owner=coins /dagster /dagster/storage
 ENV DAGSTER_HOME=/dagster
 USER 10001

@@ -30,13 +30,13 @@ def send_alert(connection: Connection, *, webhook_url: str, cause: str, text: st
         Whether the alert was sent.
     """
     claim = {"cause": cause, "quiet_time": QUIET_TIME}
-    if connection.execute(query("claim_alert"), claim).fetchone() is None:
+    if connection.execute(query("alerts/claim_alert"), claim).fetchone() is None:
         return False
     try:
         requests.post(webhook_url, json={"text": text}, timeout=TIMEOUT).raise_for_status()
     except requests.RequestException as error:
         # The error names the URL, and a webhook's URL is a secret.
         log.warning("the alert of %s did not arrive: %s", cause, type(error).__name__)
-        connection.execute(query("unclaim_alert"), {"cause": cause})
+        connection.execute(query("alerts/unclaim_alert"), {"cause": cause})
         return False
     return True

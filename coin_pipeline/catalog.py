@@ -33,11 +33,11 @@ def renew_catalog(
         CoinGeckoError: there was no usable answer; the old list stays for another hour.
     """
     with pool.connection() as connection:
-        if not connection.execute(query("claim_catalog")).fetchall():
+        if not connection.execute(query("catalog/claim_catalog")).fetchall():
             return None
         with budget.call(deadline=time.monotonic() + patience, stop=threading.Event()) as call:
             if call is None:
-                connection.execute(query("unclaim_catalog"))
+                connection.execute(query("catalog/unclaim_catalog"))
                 return None
             try:
                 coin_ids = client.fetch_coin_ids()
@@ -46,10 +46,10 @@ def renew_catalog(
                 budget.pause_for(error)
                 if error.cause != "rate limit":
                     raise
-                connection.execute(query("unclaim_catalog"))
+                connection.execute(query("catalog/unclaim_catalog"))
                 return None
             except CoinGeckoError as error:
                 budget.note_failure(coin_id=None, reason=f"CoinGecko does not answer: {error}")
                 raise
-        connection.execute(query("replace_catalog"), {"coin_ids": coin_ids})
+        connection.execute(query("catalog/replace_catalog"), {"coin_ids": coin_ids})
         return len(coin_ids)

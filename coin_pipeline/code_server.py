@@ -18,7 +18,7 @@ if __name__ in {"__main__", "__mp_main__"}:  # the server, and each run: multipr
 import dagster as dg
 import psycopg
 
-from coin_pipeline.settings import read_settings
+from coin_pipeline.settings import SettingsError, read_settings
 from sql import query
 
 UNFINISHED = [
@@ -38,7 +38,7 @@ def fail_leftover_runs(instance: dg.DagsterInstance, *, database_url: str) -> in
     """
     leftover = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute(query("release_lookup_runs"))
+        connection.execute(query("lookups/release_lookup_runs"))
     for run in leftover:
         instance.report_run_failed(run, "The process of this run was killed; its lookups are taken up by the next run.")
     return len(leftover)
@@ -46,7 +46,10 @@ def fail_leftover_runs(instance: dg.DagsterInstance, *, database_url: str) -> in
 
 def main() -> None:
     """Check the settings, clean up, and become Dagster's gRPC server."""
-    settings = read_settings()
+    try:
+        settings = read_settings()
+    except SettingsError as error:
+        sys.exit(str(error))
     with dg.DagsterInstance.get() as instance:
         leftover = fail_leftover_runs(instance, database_url=settings.database_url)
     if leftover:

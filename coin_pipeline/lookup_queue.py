@@ -49,15 +49,15 @@ class LookupQueue:
 
     def hold_slot(self, *, hold: timedelta = HOLD) -> None:
         """Keep this run's slot for a while longer."""
-        self._execute("hold_lookup_run", hold=hold)
+        self._execute("lookups/hold_lookup_run", hold=hold)
 
     def renew_leases(self) -> None:
         """Keep the leases of this run for a while longer."""
-        self._execute("renew_leases", hold=HOLD)
+        self._execute("lookups/renew_leases", hold=HOLD)
 
     def free_slot(self) -> None:
         """Let the next lookup run start."""
-        self._execute("free_lookup_run")
+        self._execute("lookups/free_lookup_run")
 
     def take_up_pending(self) -> int:
         """Give every pending id a lookup, or its outcome where the answer is known already.
@@ -86,35 +86,35 @@ class LookupQueue:
         with self._pool.connection() as connection:
             # One round trip, and so one transaction: everybody waits for the lock that it holds.
             with connection.pipeline():
-                connection.execute(query("lock_leases"))
+                connection.execute(query("lookups/lock_leases"))
                 cursor = connection.cursor(row_factory=class_row(LeasedLookup))
-                cursor.execute(query("lease_lookups"), values)
+                cursor.execute(query("lookups/lease_lookups"), values)
             return cursor.fetchall()
 
     def release(self, coin_id: str) -> None:
         """Hand a lookup back at no cost to it; its pages stay."""
-        self._execute("release_lease", coin_id=coin_id)
+        self._execute("lookups/release_lease", coin_id=coin_id)
 
     def record_page(self, coin_id: str, *, page: int, exchanges: Collection[str]) -> None:
         """Keep the exchanges of a coin's pages so far."""
-        self._execute("record_page", coin_id=coin_id, page=page, exchanges=sorted(exchanges))
+        self._execute("lookups/record_page", coin_id=coin_id, page=page, exchanges=sorted(exchanges))
 
     def record_found(self, coin_id: str, *, exchanges: Collection[str], complete: bool) -> None:
         """Record the coin in `coins`, with its lookup and its outcomes."""
-        self._execute("record_found", coin_id=coin_id, exchanges=sorted(exchanges), complete=complete)
+        self._execute("lookups/record_found", coin_id=coin_id, exchanges=sorted(exchanges), complete=complete)
 
     def record_not_found(
         self, coin_id: str, *, state: Literal["unknown", "failed"], status: int | None, error: str
     ) -> None:
         """Record that CoinGecko does not know the id, or that its attempts are used up."""
-        self._execute("record_not_found", coin_id=coin_id, state=state, http_status=status, error=error)
+        self._execute("lookups/record_not_found", coin_id=coin_id, state=state, http_status=status, error=error)
 
     def record_failed_attempt(
         self, coin_id: str, *, attempts_spent: int, backoff: timedelta, status: int | None, error: str
     ) -> None:
         """Put the lookup back, to be tried again after the backoff."""
         self._execute(
-            "record_failed_attempt",
+            "lookups/record_failed_attempt",
             coin_id=coin_id,
             attempts_spent=attempts_spent,
             backoff=backoff,
@@ -137,9 +137,9 @@ def take_up_pending(connection: Connection) -> int:
         The staged rows that were resolved without a call.
     """
     with connection.transaction():
-        connection.execute(query("enqueue_lookups"))
-        connection.execute(query("revive_lookups"), TIMES_TO_LIVE)
-        return connection.execute(query("reconcile_outcomes"), TIMES_TO_LIVE).rowcount
+        connection.execute(query("lookups/enqueue_lookups"))
+        connection.execute(query("lookups/revive_lookups"), TIMES_TO_LIVE)
+        return connection.execute(query("lookups/reconcile_outcomes"), TIMES_TO_LIVE).rowcount
 
 
 def requeue(
@@ -155,5 +155,5 @@ def requeue(
     Returns:
         The ids that were requeued, sorted.
     """
-    rows = connection.execute(query("requeue_lookups"), {"state": state, "coin_ids": coin_ids}).fetchall()
+    rows = connection.execute(query("lookups/requeue_lookups"), {"state": state, "coin_ids": coin_ids}).fetchall()
     return [row[0] for row in rows]

@@ -1,9 +1,9 @@
-"""What the assets need from outside: the database, and CoinGecko within its budget."""
+"""What the assets need from outside: the settings, the database, and CoinGecko."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from psycopg import Connection, Cursor, IsolationLevel
@@ -50,11 +50,12 @@ class Rows:
         return preview_of(self.schema, self.rows)
 
 
-class DatabaseResource(dg.ConfigurableResource[None]):
+@dataclass(frozen=True, kw_only=True)
+class Database:
     """`challenge_db`.
 
     Attributes:
-        url: libpq URL, taken from `DATABASE_URL` so that no password shows in the UI.
+        url: libpq URL.
     """
 
     url: str
@@ -88,7 +89,7 @@ class DatabaseResource(dg.ConfigurableResource[None]):
     def column_schema(self, relation: str) -> dg.TableSchema:
         """Return the columns of a table or view as the database describes them."""
         with self.connect() as connection:
-            columns = connection.execute(query("read_columns"), {"relation": relation}).fetchall()
+            columns = connection.execute(query("assets/read_columns"), {"relation": relation}).fetchall()
         return dg.TableSchema(
             columns=[
                 dg.TableColumn(name, kind, description, dg.TableColumnConstraints(nullable=not is_required))
@@ -101,42 +102,33 @@ def _schema_of(cursor: Cursor) -> dg.TableSchema:
     return dg.TableSchema([dg.TableColumn(column.name, column.type_display) for column in cursor.description or ()])
 
 
-class CoinGeckoResource(dg.ConfigurableResource[None]):
-    """CoinGecko's API, and how much of it may be used. The API key is read where it is sent, and not kept here.
+class SettingsResource(dg.ConfigurableResource[PipelineSettings]):
+    """The settings, read from the environment when a run or a tick starts."""
 
-    Attributes:
-        base_url: the API's root.
-        plan: public, demo or pro.
-        calls_per_minute: what all processes may call together; 0 is no limit.
-        concurrency: calls at a time, by all processes together.
-        max_pages: pages of a hundred tickers to read of one coin.
-        refresh_after_days: age at which an answer is asked for again; 0 is never.
-    """
+    def create_resource(self, context: dg.InitResourceContext) -> PipelineSettings:  # noqa: ARG002 (as Dagster has it)
+        """Read them.
 
-    base_url: str
-    plan: str
-    calls_per_minute: int
-    concurrency: int
-    max_pages: int
-    refresh_after_days: int
+        Raises:
+            SettingsError: one of them is wrong.
+        """
+        return read_settings()
 
-    @classmethod
-    def from_settings(cls, settings: PipelineSettings) -> Self:
-        """Take everything but the key from the settings."""
-        return cls(
-            base_url=settings.base_url,
-            plan=settings.plan,
-            calls_per_minute=settings.calls_per_minute,
-            concurrency=settings.coingecko_concurrency,
-            max_pages=settings.coingecko_max_pages,
-            refresh_after_days=settings.coins_refresh_after_days,
-        )
 
-    def create_client(self) -> CoinGeckoClient:
-        """Open a session that sends the key in the header of this plan."""
-        api_key = read_settings().coingecko_api_key
-        return CoinGeckoClient(
-            base_url=self.base_url,
-            key_header=key_header_of(plan=self.plan, api_key=api_key.get_secret_value() if api_key else None),
-            connections=self.concurrency,
-        )
+class DatabaseResource(dg.ConfigurableResource[Database]):
+    """`challenge_db`, as DATABASE_URL names it."""
+
+    settings: dg.ResourceDependency[PipelineSettings]
+
+    def create_resource(self, context: dg.InitResourceContext) -> Database:  # noqa: ARG002 (as Dagster has it)
+        """Hand out the database; nothing connects before it is used."""
+        return Database(url=self.settings.database_url)
+
+
+def create_client(settings: PipelineSettings) -> CoinGeckoClient:
+    """Open a session that sends the key in the header of this plan."""
+    api_key = settings.coingecko_api_key
+    return CoinGeckoClient(
+        base_url=settings.base_url,
+        key_header=key_header_of(plan=settings.plan, api_key=api_key.get_secret_value() if api_key else None),
+        connections=settings.coingecko_concurrency,
+    )

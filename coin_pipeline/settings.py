@@ -1,7 +1,6 @@
 """The pipeline's settings, read once from environment variables of the same names."""
 
 import re
-import sys
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
@@ -78,11 +77,20 @@ class PipelineSettings(BaseSettings):
         return timedelta(days=self.coins_refresh_after_days) if self.coins_refresh_after_days else None
 
 
+class SettingsError(Exception):
+    """A setting is wrong: one line that names the variable and what is wrong with it."""
+
+
 def read_settings() -> PipelineSettings:
-    """Read the settings, or end the process with one line that names the variable and what is wrong with it."""
+    """Read the settings from the environment.
+
+    Raises:
+        SettingsError: one of them is wrong, or `DATABASE_URL` is missing.
+    """
     try:
         return PipelineSettings()
     except ValidationError as error:
         problem = error.errors()[0]
         variable = str(problem["loc"][0]).upper() + ": " if problem["loc"] else ""
-        sys.exit(f"{variable}{problem['msg'].removeprefix('Value error, ')}")
+        # The error itself holds what was set, which may be a secret.
+        raise SettingsError(f"{variable}{problem['msg'].removeprefix('Value error, ')}") from None

@@ -97,7 +97,7 @@ class Connections:
             self._busy[session] = time.monotonic()
         try:
             if not session.is_bound:
-                session.connection.execute(query("bound_session"), {"milliseconds": STATEMENT_TIMEOUT})
+                session.connection.execute(query("receiver/bound_session"), {"milliseconds": STATEMENT_TIMEOUT})
                 session.is_bound = True
                 with self._lock:
                     self._busy[session] = time.monotonic()

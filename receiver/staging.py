@@ -53,7 +53,7 @@ class Staging:
             (place, coin) for place, submission in enumerate(submissions, start=1) for coin in submission.coins.rejected
         ]
         rows = self._connections.fetch(
-            "stage_submissions",
+            "receiver/stage_submissions",
             {
                 "clients": [submission.client for submission in submissions],
                 "content_types": [submission.content_type for submission in submissions],
@@ -73,27 +73,29 @@ class Staging:
 
     def find_submission(self, *, client: str, idempotency_key: str) -> dict[str, Any] | None:
         """Return the submission that a client made with a key, as it was first answered; None when there is none."""
-        return self._connections.fetch_one("find_submission", {"client": client, "idempotency_key": idempotency_key})
+        return self._connections.fetch_one(
+            "receiver/find_submission", {"client": client, "idempotency_key": idempotency_key}
+        )
 
     def read_submission(self, submission: int) -> dict[str, Any] | None:
         """Return a submission with its ids and their outcomes; None when there is none of that number."""
-        return self._connections.fetch_one("read_submission", {"submission": submission})
+        return self._connections.fetch_one("receiver/read_submission", {"submission": submission})
 
     def find_coin(self, coin_id: str) -> dict[str, Any] | None:
         """Return a coin of the final table; None when it is not there."""
-        return None if "\0" in coin_id else self._connections.fetch_one("find_coin", {"coin_id": coin_id})
+        return None if "\0" in coin_id else self._connections.fetch_one("receiver/find_coin", {"coin_id": coin_id})
 
     def list_coins(self, *, exchange: str | None, after: int, limit: int) -> list[dict[str, Any]]:
         """Return up to `limit` coins in the order of `task_run`, beginning after one, on one exchange or on any."""
         if exchange is None:
-            return self._connections.fetch_all("list_coins", {"after": after, "limit": limit})
+            return self._connections.fetch_all("receiver/list_coins", {"after": after, "limit": limit})
         if "\0" in exchange:
             return []
         return self._connections.fetch_all(
-            "list_coins_on_exchange", {"exchange": exchange, "after": after, "limit": limit}
+            "receiver/list_coins_on_exchange", {"exchange": exchange, "after": after, "limit": limit}
         )
 
     def is_migrated(self) -> bool:
         """Tell whether the schema is at least at the version that this code needs."""
-        rows = self._connections.fetch("read_schema_version")
+        rows = self._connections.fetch("receiver/read_schema_version")
         return bool(rows) and str(rows[0][0]) >= schema_version()

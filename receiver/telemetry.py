@@ -196,7 +196,7 @@ class Backlog(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield whether the database can be used and, where it can, the backlog."""
         try:
-            pending, oldest_seconds = self._connections.fetch("measure_backlog")[0]
+            pending, oldest_seconds = self._connections.fetch("receiver/measure_backlog")[0]
         except psycopg.Error:
             yield GaugeMetricFamily("receiver_database_up", "Whether the database can be used.", value=0)
             return

@@ -11,7 +11,7 @@ def query(name: str) -> bytes:
     """Return the statement in `queries/<name>.sql`, ready for `psycopg`'s `execute`.
 
     Args:
-        name: the file's name without `.sql`, such as `"lease_lookups"`.
+        name: the file's name without `.sql`, such as `"lookups/lease_lookups"`.
 
     Raises:
         FileNotFoundError: no such query.

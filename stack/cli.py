@@ -144,7 +144,7 @@ def requeue(home: Path | None, state: str, coin_ids: tuple[str, ...]) -> None:
     try:
         with psycopg.connect(database_url, connect_timeout=3) as connection:
             values = {"state": state, "coin_ids": list(coin_ids) or None}
-            requeued = [coin_id for (coin_id,) in connection.execute(query("requeue_lookups"), values)]
+            requeued = [coin_id for (coin_id,) in connection.execute(query("lookups/requeue_lookups"), values)]
     except psycopg.OperationalError as error:
         raise StackError(f"The database does not answer: {error}") from error
     for coin_id in requeued:

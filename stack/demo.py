@@ -53,8 +53,8 @@ def run_demo(*, keep: bool, console: Console) -> None:
             print_report(report, console=console)
             with psycopg.connect(state["database_url"], autocommit=True) as connection:
                 await_nothing_pending(connection, console=console)
-                _print_view(connection, "exchange_coin_stats", console=console)
-                _print_view(connection, "exchanges_with_x", console=console)
+                _print_view(connection, "exchange_coin_stats", query("marts/read_exchange_coin_stats"), console=console)
+                _print_view(connection, "exchanges_with_x", query("marts/read_exchanges_with_x"), console=console)
         if keep:
             console.print(f"Kept: look again with coins up --standin --home {directory}", soft_wrap=True)
     finally:
@@ -116,7 +116,7 @@ def await_nothing_pending(connection: psycopg.Connection, *, console: Console) -
         bar = progress.add_task("Looking coins up")
         moved_at, last_pending = time.monotonic(), -1
         while True:
-            total, pending = connection.execute(query("count_staged_coins")).fetchall()[0]
+            total, pending = connection.execute(query("operations/count_staged_coins")).fetchall()[0]
             progress.update(bar, total=total, completed=total - pending)
             if pending == 0:
                 return
@@ -127,8 +127,8 @@ def await_nothing_pending(connection: psycopg.Connection, *, console: Console) -
             time.sleep(0.1)
 
 
-def _print_view(connection: psycopg.Connection, view: str, *, console: Console) -> None:
-    cursor = connection.execute(query(f"read_{view}"))
+def _print_view(connection: psycopg.Connection, view: str, statement: bytes, *, console: Console) -> None:
+    cursor = connection.execute(statement)
     rows = cursor.fetchall()
     table = Table(
         *(column.name for column in cursor.description or ()), title=view, title_style="bold", min_width=len(view) + 4

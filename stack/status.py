@@ -22,7 +22,7 @@ def print_status(state: dict[str, Any], *, console: Console) -> None:
     """
     try:
         with psycopg.connect(state["database_url"], row_factory=dict_row, connect_timeout=3) as connection:
-            pipeline = connection.execute(query("read_status")).fetchall()[0]
+            pipeline = connection.execute(query("operations/read_status")).fetchall()[0]
     except psycopg.OperationalError as error:
         raise StackError(f"The database does not answer: {error}") from error
 

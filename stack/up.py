@@ -111,7 +111,7 @@ def _start(home: Home, *, supervisor: Supervisor, ports: Ports, postgres: Embedd
         for database in ("challenge_db", "dagster"):
             ensure_database(postgres.url(database))
         migrate(postgres.url("challenge_db"))
-    shutil.copyfile(PROJECT / "dagster.yaml", home.dagster_home / "dagster.yaml")
+    shutil.copyfile(PROJECT / "stack" / "dagster.yaml", home.dagster_home / "dagster.yaml")
     with console.status("Starting the receiver and the pipeline's code ..."):
         supervisor.start(*_first_services(ports, environment))
     with console.status("Starting Dagster's daemon and web server ..."):

@@ -113,7 +113,7 @@ def stage(connection: psycopg.Connection, *coin_ids: str, client: str = "test") 
     """Stage ids as one submission, as the receiver does, and return its number."""
     places = [1] * len(coin_ids)
     cursor = connection.execute(
-        query("stage_submissions"),
+        query("receiver/stage_submissions"),
         {
             "clients": [client],
             "content_types": ["application/json"],

@@ -149,7 +149,7 @@ def test_the_charts_resources_are_kubernetes_resources() -> None:
 def test_the_chart_has_the_version_and_the_settings_of_this_dagster() -> None:
     pins = dict(re.findall(r"^([\w-]+)==(\S+)", (PROJECT / "requirements.txt").read_text(), flags=re.MULTILINE))
     assert f"--version {pins['dagster']}" in (MANIFESTS / "README.md").read_text()
-    instance = yaml.safe_load((PROJECT / "dagster.yaml").read_text())
+    instance = yaml.safe_load((PROJECT / "stack" / "dagster.yaml").read_text())
     daemon = VALUES["dagsterDaemon"]
     assert daemon["runRetries"]["enabled"] == instance["run_retries"]["enabled"]
     assert daemon["runMonitoring"]["enabled"] == instance["run_monitoring"]["enabled"]

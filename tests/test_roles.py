@@ -16,16 +16,9 @@ from sql.logins import DAGSTER, GROUP_OF, ensure_login, password_variable_of
 from sql.migrate import migrate
 from stack.postgres import EmbeddedPostgres
 from tests.conftest import create_database
+from tests.test_queries import queries_of
 
-PROJECT = SQL_DIR.parent
-QUERIES = sorted(path.stem for path in (SQL_DIR / "queries").glob("*.sql"))
 LANDING = ("submissions", "staged_coins", "rejected_coins")
-
-
-def queries_of(package: str) -> list[str]:
-    """Return the statements in sql/queries/ that a package names."""
-    text = "".join(path.read_text() for path in (PROJECT / package).rglob("*.py"))
-    return [name for name in QUERIES if f'"{name}"' in text]
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ class RateBudget:
         self._pool = pool
         self._window_seconds = window_seconds
         self._probe_month_every = probe_month_every
-        self._execute("set_budget", calls_per_minute=calls_per_minute)
+        self._execute("budget/set_budget", calls_per_minute=calls_per_minute)
 
     @contextmanager
     def call(self, *, deadline: float, stop: threading.Event) -> Iterator[Call | None]:
@@ -77,7 +77,7 @@ class RateBudget:
         try:
             yield call
         except UnreachableError:
-            self._execute("forget_call", call_id=call.id)
+            self._execute("budget/forget_call", call_id=call.id)
             raise
         except BaseException:
             self._end(call)
@@ -91,7 +91,7 @@ class RateBudget:
             pause *= random.uniform(1.0, 1.1)  # noqa: S311 (jitter)
         elif refusal.cause == "month":
             pause = self._probe_month_every
-        self._execute("pause_calls", pause=pause, cause=refusal.cause, reason=str(refusal))
+        self._execute("budget/pause_calls", pause=pause, cause=refusal.cause, reason=str(refusal))
 
     def note_failure(self, *, coin_id: str | None, reason: str) -> bool:
         """Count a failure in a row and return whether the breaker is open now, which pauses every call.
@@ -103,14 +103,16 @@ class RateBudget:
         # One transaction: an answer that comes between would close the breaker, and leave the pause.
         with self._pool.connection() as connection, connection.transaction():
             failure = {"failure": coin_id or str(uuid.uuid4())}
-            ((breaker_open,),) = connection.execute(query("note_failure"), failure).fetchall()
+            ((breaker_open,),) = connection.execute(query("budget/note_failure"), failure).fetchall()
             if breaker_open:
-                connection.execute(query("pause_calls"), {"pause": PROBE_EVERY, "cause": "outage", "reason": reason})
+                connection.execute(
+                    query("budget/pause_calls"), {"pause": PROBE_EVERY, "cause": "outage", "reason": reason}
+                )
         return bool(breaker_open)
 
     def _end(self, call: Call) -> None:
         self._execute(
-            "end_call",
+            "budget/end_call",
             call_id=call.id,
             window_seconds=self._window_seconds,
             is_answered=call.is_answered,
@@ -120,7 +122,7 @@ class RateBudget:
     def _wait_for_permit(self, *, deadline: float, stop: threading.Event) -> Call | None:
         while not stop.is_set():
             ((call_id, wait),) = self._execute(
-                "take_permit",
+                "budget/take_permit",
                 window_seconds=self._window_seconds,
                 probe_every_seconds=PROBE_EVERY.total_seconds(),
             )

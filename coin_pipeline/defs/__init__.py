@@ -1,4 +1,1 @@
-"""What Dagster shows, one folder a concern."""
-
-OWNERS = ["team:data-engineering"]
-TAGS = {"domain": "coins"}
+"""What Dagster shows, one folder a concern; what each holds is in its `definitions.py`."""

@@ -8,11 +8,12 @@ from pathlib import Path
 import dagster as dg
 import psycopg
 import pytest
+from pydantic import HttpUrl
 
-from coin_pipeline import defs
+from coin_pipeline.definitions import defs
 from coin_pipeline.defs.enrichment.assets import coin_catalog
-from coin_pipeline.defs.enrichment.jobs import drain, requeue
-from coin_pipeline.resources import CoinGeckoResource, DatabaseResource
+from coin_pipeline.resources import Database
+from coin_pipeline.settings import PipelineSettings
 from stack.home import Home
 from stack.standin.server import API_ROOT, StandIn
 from tests.conftest import RunningStandIn, stage
@@ -27,32 +28,18 @@ def standin(start_standin: Callable[[StandIn], RunningStandIn]) -> RunningStandI
 
 
 @pytest.fixture
-def definitions(database_url: str, standin: RunningStandIn, monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    return dg.Definitions(
-        assets=dg.load_assets_from_package_module(defs),
-        asset_checks=dg.load_asset_checks_from_package_module(defs),
-        jobs=[drain, requeue],
-        executor=dg.in_process_executor,
-        resources={
-            "database": DatabaseResource(url=database_url),
-            "coingecko": CoinGeckoResource(
-                base_url=standin.base_url,
-                plan="public",
-                calls_per_minute=0,
-                concurrency=4,
-                max_pages=30,
-                refresh_after_days=7,
-            ),
-        },
+def resources(database_url: str, standin: RunningStandIn) -> dict[str, object]:
+    settings = PipelineSettings(
+        database_url=database_url, coingecko_base_url=HttpUrl(standin.base_url), coingecko_calls_per_minute=0
     )
+    return {"settings": settings, "database": Database(url=database_url)}
 
 
 def test_a_run_looks_up_first_and_asks_for_the_list_of_coins_last(
-    connection: psycopg.Connection, definitions: dg.Definitions, standin: RunningStandIn
+    connection: psycopg.Connection, resources: dict[str, object], standin: RunningStandIn
 ) -> None:
     stage(connection, "monacoin", "nobody")
-    result = definitions.resolve_job_def("drain").execute_in_process()
+    result = defs.resolve_job_def("drain").execute_in_process(resources=resources)
     assert result.success
     assert outcomes(connection) == {"monacoin": ["added"], "nobody": ["unknown"]}
     paths = [call.path.removeprefix(API_ROOT) for call in standin.state.calls]
@@ -63,9 +50,9 @@ def test_a_run_looks_up_first_and_asks_for_the_list_of_coins_last(
 
 
 @pytest.mark.usefixtures("connection")
-def test_a_list_that_cannot_be_had_fails_no_run(definitions: dg.Definitions, standin: RunningStandIn) -> None:
+def test_a_list_that_cannot_be_had_fails_no_run(resources: dict[str, object], standin: RunningStandIn) -> None:
     standin.state.give("status-503", path="/coins/list")
-    result = dg.materialize([coin_catalog], resources=definitions.resources)
+    result = dg.materialize([coin_catalog], resources=resources)
     assert result.success
     (catalog,) = result.asset_materializations_for_node("coin_catalog")
     assert catalog.metadata["renewed"].value is False
@@ -86,13 +73,15 @@ def dead_letters(connection: psycopg.Connection) -> None:
 
 
 @pytest.mark.usefixtures("dead_letters")
-def test_the_requeue_job_brings_dead_letters_back(connection: psycopg.Connection, definitions: dg.Definitions) -> None:
-    job = definitions.resolve_job_def("requeue")
+def test_the_requeue_job_brings_dead_letters_back(connection: psycopg.Connection, resources: dict[str, object]) -> None:
+    job = defs.resolve_job_def("requeue")
     assert job.execute_in_process(
-        run_config={"ops": {"requeue_lookups": {"config": {"coin_ids": ["a", "typo"]}}}}
+        run_config={"ops": {"requeue_lookups": {"config": {"coin_ids": ["a", "typo"]}}}}, resources=resources
     ).success
     assert outcomes(connection) == {"a": [None], "b": ["failed"], "typo": ["unknown"]}
-    assert job.execute_in_process(run_config={"ops": {"requeue_lookups": {"config": {"state": "unknown"}}}}).success
+    assert job.execute_in_process(
+        run_config={"ops": {"requeue_lookups": {"config": {"state": "unknown"}}}}, resources=resources
+    ).success
     assert outcomes(connection) == {"a": [None], "b": ["failed"], "typo": [None]}
 
 

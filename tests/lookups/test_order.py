@@ -26,7 +26,7 @@ def stage_ago(connection: psycopg.Connection, minutes: int, *coin_ids: str) -> N
 
 
 def set_catalog(connection: psycopg.Connection, *coin_ids: str) -> None:
-    connection.execute(query("replace_catalog"), {"coin_ids": list(coin_ids)})
+    connection.execute(query("catalog/replace_catalog"), {"coin_ids": list(coin_ids)})
 
 
 def lease_order(pool: ConnectionPool) -> list[str]:

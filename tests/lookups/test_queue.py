@@ -240,7 +240,9 @@ def test_a_slot_is_free_again_when_its_run_frees_it_or_falls_silent(
 ) -> None:
     def claim(run: str) -> bool:
         hold = timedelta(seconds=30)
-        claimed = connection.execute(query("claim_lookup_run"), {"run": run, "hold": hold, "slots": 1}).fetchone()
+        claimed = connection.execute(
+            query("sensor/claim_lookup_run"), {"run": run, "hold": hold, "slots": 1}
+        ).fetchone()
         return claimed is not None
 
     assert claim("run-1")

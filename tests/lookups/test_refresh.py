@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg_pool import ConnectionPool
 
-from coin_pipeline.defs.landing.sensors import sense_work
+from coin_pipeline.defs.enrichment.sensors import sense_work
 from stack.standin.server import StandIn
 from tests.conftest import RunningStandIn, stage
 from tests.lookups.conftest import last_task_run, lookup_of, outcomes

@@ -8,7 +8,7 @@ import pytest
 from psycopg_pool import ConnectionPool
 
 from benchmarks.scale import MOST_RATIO, NEGLIGIBLE, WEEK, fill_history, milliseconds, timings
-from coin_pipeline.defs.landing.sensors import sense_work
+from coin_pipeline.defs.enrichment.sensors import sense_work
 from coin_pipeline.lookup_queue import LookupQueue, take_up_pending
 from sql import query
 from tests.conftest import stage
@@ -38,14 +38,14 @@ PARTIAL_INDEXES = {
 }
 Queries = list[tuple[str, dict[str, Any]]]
 POLLED: Queries = [
-    ("sense_work", {"refresh_after": WEEK}),
-    ("lease_lookups", {"wanted": 4, "concurrency": 4, "refresh_after": WEEK, "hold": WEEK, "run": "run"}),
+    ("sensor/sense_work", {"refresh_after": WEEK}),
+    ("lookups/lease_lookups", {"wanted": 4, "concurrency": 4, "refresh_after": WEEK, "hold": WEEK, "run": "run"}),
 ]
 RUN_NOW_AND_THEN: Queries = [
-    ("enqueue_lookups", {}),
-    ("reconcile_outcomes", {"unknown_ttl": WEEK, "failed_ttl": WEEK}),
-    ("revive_lookups", {"unknown_ttl": WEEK, "failed_ttl": WEEK}),
-    ("renew_leases", {"hold": WEEK, "run": "run"}),
+    ("lookups/enqueue_lookups", {}),
+    ("lookups/reconcile_outcomes", {"unknown_ttl": WEEK, "failed_ttl": WEEK}),
+    ("lookups/revive_lookups", {"unknown_ttl": WEEK, "failed_ttl": WEEK}),
+    ("lookups/renew_leases", {"hold": WEEK, "run": "run"}),
 ]
 
 
@@ -88,10 +88,10 @@ def assert_no_history_is_read(connection: psycopg.Connection, name: str, values:
     read_whole = {scan["Index Name"] for scan in scans if "Index Name" in scan and "Index Cond" not in scan}
     assert read_whole <= PARTIAL_INDEXES
     indexes = {scan.get("Index Name") for scan in scans}
-    if name in {"sense_work", "lease_lookups"}:
+    if name in {"sensor/sense_work", "lookups/lease_lookups"}:
         assert "coin_lookups_found" in indexes
         assert indexes & {"coin_lookups_pending", "coin_lookups_pending_ids"}
-    if name in {"sense_work", "enqueue_lookups", "reconcile_outcomes"}:
+    if name in {"sensor/sense_work", "lookups/enqueue_lookups", "lookups/reconcile_outcomes"}:
         assert "staged_coins_pending" in indexes
 
 

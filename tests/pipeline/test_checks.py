@@ -22,19 +22,19 @@ from coin_pipeline.defs.marts.checks import (
     exchanges_with_x_match_coins,
     stats_of,
 )
-from coin_pipeline.resources import DatabaseResource
+from coin_pipeline.resources import Database
 from tests.conftest import stage
 
 GOOD = {"task_run": [1, 2, 3], "id": ["a", "b", "c"], "exchanges": [["x", "y"], [], ["x"]]}
 
 
 @pytest.fixture
-def database(connection: psycopg.Connection, database_url: str) -> DatabaseResource:
+def database(connection: psycopg.Connection, database_url: str) -> Database:
     """This module's database, emptied, as the checks see it."""
-    return DatabaseResource(url=database_url)
+    return Database(url=database_url)
 
 
-def result_of(check: dg.AssetChecksDefinition, database: DatabaseResource) -> dg.AssetCheckResult:
+def result_of(check: dg.AssetChecksDefinition, database: Database) -> dg.AssetCheckResult:
     result = check(database)
     assert isinstance(result, dg.AssetCheckResult)
     return result
@@ -71,7 +71,7 @@ def test_an_id_that_is_empty_or_there_twice_is_malformed() -> None:
 
 
 def test_rows_that_break_a_promise_of_the_table_turn_the_check_red_and_are_shown(
-    database: DatabaseResource, connection: psycopg.Connection
+    database: Database, connection: psycopg.Connection
 ) -> None:
     add_coin(connection, "good", "a", "b")
     assert result_of(coins_are_well_formed, database).passed
@@ -121,7 +121,7 @@ VIEW_CHECKS = [exchange_coin_stats_match_coins, exchanges_with_x_match_coins]
 
 @pytest.mark.parametrize("check", VIEW_CHECKS)
 def test_the_views_pass_with_no_coins_and_with_some(
-    database: DatabaseResource, connection: psycopg.Connection, check: dg.AssetChecksDefinition
+    database: Database, connection: psycopg.Connection, check: dg.AssetChecksDefinition
 ) -> None:
     assert result_of(check, database).passed
     add_listed_coins(connection)
@@ -196,7 +196,7 @@ MEDIAN = "percentile_cont(0.5) WITHIN GROUP (ORDER BY task_run) AS median_task_r
     ],
 )
 def test_a_view_that_is_wrong_in_the_database_fails_and_the_difference_is_named(
-    database: DatabaseResource,
+    database: Database,
     connection: psycopg.Connection,
     *,
     check: dg.AssetChecksDefinition,
@@ -235,7 +235,7 @@ def test_stuck_is_due_and_unmoved_for_ten_minutes_without_a_pause(
 
 
 def test_an_old_pending_id_that_nobody_takes_up_turns_the_check_red(
-    database: DatabaseResource, connection: psycopg.Connection
+    database: Database, connection: psycopg.Connection
 ) -> None:
     assert result_of(lookups_are_not_stuck, database).passed
     stage(connection, "bitcoin")
@@ -247,7 +247,7 @@ def test_an_old_pending_id_that_nobody_takes_up_turns_the_check_red(
 
 
 def test_more_than_one_dead_letter_in_twenty_turns_the_check_red(
-    database: DatabaseResource, connection: psycopg.Connection
+    database: Database, connection: psycopg.Connection
 ) -> None:
     assert result_of(lookups_rarely_fail, database).passed
     insert = """
@@ -272,7 +272,7 @@ def test_more_than_one_dead_letter_in_twenty_turns_the_check_red(
     ],
 )
 def test_an_outcome_that_the_table_contradicts_turns_the_check_red(
-    database: DatabaseResource, connection: psycopg.Connection, *, outcome: str, has_row: bool, passes: bool
+    database: Database, connection: psycopg.Connection, *, outcome: str, has_row: bool, passes: bool
 ) -> None:
     stage(connection, "bitcoin")
     if has_row:
@@ -281,9 +281,7 @@ def test_an_outcome_that_the_table_contradicts_turns_the_check_red(
     assert result_of(outcomes_agree_with_coins, database).passed is passes
 
 
-def test_an_unknown_that_was_listed_later_stays_right(
-    database: DatabaseResource, connection: psycopg.Connection
-) -> None:
+def test_an_unknown_that_was_listed_later_stays_right(database: Database, connection: psycopg.Connection) -> None:
     stage(connection, "bitcoin")
     connection.execute("UPDATE staged_coins SET outcome = 'unknown', resolved_at = now() - interval '1 day'")
     add_coin(connection, "bitcoin")

@@ -6,8 +6,11 @@ from typing import Any
 import dagster as dg
 import psycopg
 import pytest
+from pydantic import HttpUrl
 
-from coin_pipeline.resources import CoinGeckoResource, DatabaseResource
+from coin_pipeline.definitions import defs
+from coin_pipeline.resources import Database
+from coin_pipeline.settings import PipelineSettings
 from stack.standin.market import exchanges_of
 from stack.standin.server import StandIn
 from tests.conftest import RunningStandIn, stage
@@ -19,23 +22,19 @@ COINS = ["bitcoin", "ethereum", "gemini-dollar"]
 
 @pytest.fixture
 def drain(
-    connection: psycopg.Connection,
-    database_url: str,
-    start_standin: Callable[[StandIn], RunningStandIn],
-    monkeypatch: pytest.MonkeyPatch,
+    connection: psycopg.Connection, database_url: str, start_standin: Callable[[StandIn], RunningStandIn]
 ) -> Callable[[], dg.ExecuteInProcessResult]:
     """Run the job against a stand-in."""
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    from coin_pipeline.definitions import definitions  # noqa: PLC0415 (reads the environment)
-
-    base_url = start_standin(StandIn(calls_per_window=0, latency_seconds=0)).base_url
-    resources = {
-        "database": DatabaseResource(url=database_url),
-        "coingecko": CoinGeckoResource(
-            base_url=base_url, plan="public", calls_per_minute=0, concurrency=2, max_pages=30, refresh_after_days=0
-        ),
-    }
-    return lambda: definitions.resolve_job_def("drain").execute_in_process(resources=resources, raise_on_error=False)
+    standin = start_standin(StandIn(calls_per_window=0, latency_seconds=0))
+    settings = PipelineSettings(
+        database_url=database_url,
+        coingecko_base_url=HttpUrl(standin.base_url),
+        coingecko_calls_per_minute=0,
+        coingecko_concurrency=2,
+        coins_refresh_after_days=0,
+    )
+    resources = {"settings": settings, "database": Database(url=database_url)}
+    return lambda: defs.resolve_job_def("drain").execute_in_process(resources=resources, raise_on_error=False)
 
 
 def number_of(result: dg.ExecuteInProcessResult, asset: str, name: str) -> Any:  # noqa: ANN401 (metadata holds anything)

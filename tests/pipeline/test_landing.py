@@ -6,17 +6,16 @@ import dagster as dg
 import psycopg
 import pytest
 
+from coin_pipeline.definitions import defs
 from coin_pipeline.defs.landing.assets import STAGED_COINS, SUBMISSIONS
-from coin_pipeline.resources import DatabaseResource
+from coin_pipeline.resources import Database
 from tests.conftest import stage
 
 
-@pytest.fixture
-def definitions(connection: psycopg.Connection, database_url: str, monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
+@pytest.fixture(autouse=True)
+def environment(connection: psycopg.Connection, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This module's database, emptied, is the one that runs find in their environment."""
     monkeypatch.setenv("DATABASE_URL", database_url)
-    from coin_pipeline.definitions import definitions  # noqa: PLC0415 (reads the environment)
-
-    return definitions
 
 
 def observations_of(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
@@ -28,13 +27,13 @@ def observations_of(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, An
 
 
 def test_what_has_landed_and_what_is_pending_is_observed_beside_the_checks_of_health(
-    definitions: dg.Definitions, connection: psycopg.Connection
+    connection: psycopg.Connection,
 ) -> None:
     stage(connection, "bitcoin", "ethereum")
     stage(connection, "bitcoin", "tether")
     connection.execute("UPDATE submissions SET received_at = now() - interval '5 seconds'")
     connection.execute("UPDATE staged_coins SET outcome = 'unknown', resolved_at = now() WHERE coin_id = 'tether'")
-    result = definitions.resolve_job_def("health").execute_in_process()
+    result = defs.resolve_job_def("health").execute_in_process()
     assert {check.check_name for check in result.get_asset_check_evaluations()} == {
         "lookups_are_not_stuck",
         "lookups_rarely_fail",
@@ -51,15 +50,15 @@ def test_what_has_landed_and_what_is_pending_is_observed_beside_the_checks_of_he
 
 
 @pytest.mark.parametrize("asset", ["submissions", "staged_coins"])
-def test_each_can_be_observed_by_itself(definitions: dg.Definitions, asset: str) -> None:
-    job = definitions.resolve_implicit_global_asset_job_def()
+def test_each_can_be_observed_by_itself(asset: str) -> None:
+    job = defs.resolve_implicit_global_asset_job_def()
     result = job.execute_in_process(asset_selection=[dg.AssetKey(asset)])
     assert observations_of(result).keys() == {asset}
 
 
 @pytest.mark.parametrize(("table", "shown"), [("submissions", SUBMISSIONS), ("staged_coins", STAGED_COINS)])
 def test_the_columns_shown_are_those_of_the_database(database_url: str, table: str, shown: dg.TableSchema) -> None:
-    described = DatabaseResource(url=database_url).column_schema(table)
+    described = Database(url=database_url).column_schema(table)
     assert [(column.name, column.description) for column in shown.columns] == [
         (column.name, column.description) for column in described.columns
     ]

@@ -10,20 +10,26 @@ from pathlib import Path
 import dagster as dg
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from coin_pipeline.alerts import send_alert
 from coin_pipeline.defs.enrichment.assets import alert_of_dead_letters
 from coin_pipeline.defs.operations.alerts import run_failure_alert
 from coin_pipeline.defs.operations.jobs import prune
-from coin_pipeline.resources import DatabaseResource
+from coin_pipeline.resources import Database
+from coin_pipeline.settings import PipelineSettings
 from tests.conftest import stage
 
 
 @pytest.fixture
-def database(connection: psycopg.Connection, database_url: str, monkeypatch: pytest.MonkeyPatch) -> DatabaseResource:
-    """This module's database, emptied, as the assets see it."""
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    return DatabaseResource(url=database_url)
+def settings(connection: psycopg.Connection, database_url: str) -> PipelineSettings:
+    """The settings of this module's database, emptied."""
+    return PipelineSettings(database_url=database_url)
+
+
+@pytest.fixture
+def resources(settings: PipelineSettings) -> dict[str, object]:
+    return {"settings": settings, "database": Database(url=settings.database_url)}
 
 
 class Webhook:
@@ -61,7 +67,7 @@ def webhook() -> Iterator[Webhook]:
 
 
 def test_old_submissions_go_with_all_their_rows_once_everything_is_resolved(
-    database: DatabaseResource, connection: psycopg.Connection
+    resources: dict[str, object], connection: psycopg.Connection
 ) -> None:
     old_and_done, old_and_pending, old_but_resolved_late, young = (
         stage(connection, f"coin-{n}", "b") for n in range(4)
@@ -78,7 +84,7 @@ def test_old_submissions_go_with_all_their_rows_once_everything_is_resolved(
         (old_but_resolved_late,),
     )
     with dg.DagsterInstance.ephemeral() as instance:
-        assert prune.execute_in_process(instance=instance, resources={"database": database}).success
+        assert prune.execute_in_process(instance=instance, resources=resources).success
     kept = [(old_and_pending,), (old_but_resolved_late,), (young,)]
     assert connection.execute("SELECT id FROM submissions ORDER BY id").fetchall() == kept
     for table in ("staged_coins", "rejected_coins"):
@@ -88,14 +94,14 @@ def test_old_submissions_go_with_all_their_rows_once_everything_is_resolved(
 
 
 def test_old_finished_runs_go_and_all_they_left_with_them(
-    database: DatabaseResource, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    resources: dict[str, object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        first = prune.execute_in_process(instance=instance, resources={"database": database})
+        first = prune.execute_in_process(instance=instance, resources=resources)
         assert instance.get_run_by_id(first.run_id) is not None
         assert list(tmp_path.rglob(f"{first.run_id}/**/*.err")) != []
         monkeypatch.setattr("coin_pipeline.defs.operations.jobs.timedelta", lambda **_: timedelta(seconds=0))
-        second = prune.execute_in_process(instance=instance, resources={"database": database})
+        second = prune.execute_in_process(instance=instance, resources=resources)
         assert instance.get_run_by_id(first.run_id) is None
         assert instance.all_logs(first.run_id) == []
         assert list(tmp_path.rglob(first.run_id)) == []
@@ -123,20 +129,19 @@ def test_an_alert_that_does_not_arrive_is_sent_the_next_time(
     assert webhook.received == [{"text": "second"}]
 
 
-def test_dead_letters_are_alerted(
-    database: DatabaseResource, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    alert_of_dead_letters(database, failed=2)
-    monkeypatch.setenv("ALERT_WEBHOOK_URL", webhook.url)
-    alert_of_dead_letters(database, failed=0)
+def test_dead_letters_are_alerted(settings: PipelineSettings, webhook: Webhook) -> None:
+    database = Database(url=settings.database_url)
+    alert_of_dead_letters(database, settings, failed=2)
+    with_webhook = settings.model_copy(update={"alert_webhook_url": SecretStr(webhook.url)})
+    alert_of_dead_letters(database, with_webhook, failed=0)
     assert webhook.received == []
-    alert_of_dead_letters(database, failed=2)
+    alert_of_dead_letters(database, with_webhook, failed=2)
     (alert,) = webhook.received
     assert alert["text"].startswith("2 coins could not be looked up")
 
 
-def test_a_failed_run_is_alerted(database: DatabaseResource, webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALERT_WEBHOOK_URL", webhook.url)
+def test_a_failed_run_is_alerted(settings: PipelineSettings, webhook: Webhook) -> None:
+    with_webhook = settings.model_copy(update={"alert_webhook_url": SecretStr(webhook.url)})
 
     @dg.op
     def fail() -> None:
@@ -154,7 +159,7 @@ def test_a_failed_run_is_alerted(database: DatabaseResource, webhook: Webhook, m
             dagster_run=result.dagster_run,
             dagster_event=result.get_run_failure_event(),
         ).for_run_failure()
-        run_failure_alert(context, database=database)
+        run_failure_alert(context, database=Database(url=settings.database_url), settings=with_webhook)
     (alert,) = webhook.received
     assert "unlucky failed" in alert["text"]
     assert result.run_id in alert["text"]

@@ -7,11 +7,12 @@ import psycopg
 import pytest
 from psycopg_pool import ConnectionPool
 
+from coin_pipeline.defs.enrichment import sensors
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
-from coin_pipeline.defs.landing import sensors
-from coin_pipeline.defs.landing.sensors import SensedWork, reason_to_wait, staged_coins_sensor
+from coin_pipeline.defs.enrichment.sensors import SensedWork, reason_to_wait, staged_coins_sensor
 from coin_pipeline.lookup_queue import LookupQueue, take_up_pending
-from coin_pipeline.resources import DatabaseResource
+from coin_pipeline.resources import Database
+from coin_pipeline.settings import PipelineSettings
 from sql import query
 from tests.conftest import stage
 
@@ -40,17 +41,19 @@ def test_a_run_starts_when_work_is_due_a_slot_is_free_and_nothing_is_paused(
 @pytest.fixture
 def tick(connection: psycopg.Connection, database_url: str, monkeypatch: pytest.MonkeyPatch) -> "Tick":
     """Evaluate the sensor on this test's database, without the wait for work."""
-    monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setattr(sensors, "WAIT_AT_MOST", 0)
     return Tick(database_url)
 
 
 class Tick:
     def __init__(self, database_url: str) -> None:
-        self._database = DatabaseResource(url=database_url)
+        self._resources = {
+            "database": Database(url=database_url),
+            "settings": PipelineSettings(database_url=database_url),
+        }
 
     def __call__(self) -> object:
-        return staged_coins_sensor(dg.build_sensor_context(resources={"database": self._database}))
+        return staged_coins_sensor(dg.build_sensor_context(resources=self._resources))
 
 
 def test_staged_coins_start_one_run_that_holds_the_slot(tick: Tick, connection: psycopg.Connection) -> None:
@@ -93,7 +96,7 @@ def test_a_lookup_that_waits_for_its_next_attempt_starts_no_run(tick: Tick, conn
 def test_a_pause_of_all_calls_is_why_no_run_starts(tick: Tick, connection: psycopg.Connection) -> None:
     stage(connection, "bitcoin")
     pause = {"pause": timedelta(seconds=30), "cause": "rate limit", "reason": "CoinGecko answered 429"}
-    connection.execute(query("pause_calls"), pause)
+    connection.execute(query("budget/pause_calls"), pause)
     skipped = tick()
     assert isinstance(skipped, dg.SkipReason)
     assert "CoinGecko answered 429" in (skipped.skip_message or "")

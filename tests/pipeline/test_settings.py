@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from coin_pipeline.settings import PipelineSettings, read_settings
+from coin_pipeline.settings import PipelineSettings, SettingsError, read_settings
 from receiver.settings import ReceiverSettings
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -55,6 +55,6 @@ def test_a_key_is_sent_without_the_newline_of_its_file(monkeypatch: pytest.Monke
 def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@nowhere/challenge_db")
     monkeypatch.setenv("COINGECKO_API_KEY", key)
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SettingsError) as ended:
         read_settings()
     assert str(ended.value) == "COINGECKO_API_KEY: a key has visible ASCII characters only; copy it again"

@@ -10,12 +10,12 @@ from coin_pipeline.alerts import send_alert
 from coin_pipeline.catalog import renew_catalog
 from coin_pipeline.coingecko.budget import RateBudget
 from coin_pipeline.coingecko.errors import CoinGeckoError, CoinGeckoUnavailableError, RefusedError
-from coin_pipeline.defs import OWNERS, TAGS
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
+from coin_pipeline.defs.relations import relation
 from coin_pipeline.lookup_queue import LookupQueue
 from coin_pipeline.lookups import Drain, DrainLimits, DrainReport, Ending
-from coin_pipeline.resources import CoinGeckoResource, DatabaseResource
-from coin_pipeline.settings import read_settings
+from coin_pipeline.resources import Database, create_client
+from coin_pipeline.settings import PipelineSettings
 from sql import query
 
 # For outages of CoinGecko (the breaker lets one probe through every 30 s) and of the database.
@@ -27,37 +27,29 @@ RETRY_HOLD = timedelta(seconds=60)  # keeps the slot while the run waits for its
     name="look_up_coins",
     # One step for all three: one of its own for what is pending would keep every coin waiting for a tenth of a second.
     specs=[
-        dg.AssetSpec(
+        relation(
             "pending_coins",
+            group="enrichment",
             deps=["staged_coins"],
-            group_name="enrichment",
-            owners=OWNERS,
-            tags=TAGS,
-            kinds={"postgres", "table"},
             description=(
                 "Staged ids that had no outcome when the run began. Each gets a lookup, or its outcome at no call "
                 "where the answer is known already."
             ),
         ),
-        dg.AssetSpec(
+        relation(
             "coin_lookups",
+            group="enrichment",
+            written_by={"coingecko"},
             deps=["pending_coins"],
-            group_name="enrichment",
-            owners=OWNERS,
-            tags=TAGS,
-            kinds={"coingecko", "postgres", "table"},
             description=(
                 "One row per distinct id ever wanted: work queue, memory of unknown ids, dead letters. "
                 "Materializing it asks CoinGecko for every id that is due, within the rate budget."
             ),
         ),
-        dg.AssetSpec(
+        relation(
             "coins",
+            group="enrichment",
             deps=["coin_lookups"],
-            group_name="enrichment",
-            owners=OWNERS,
-            tags=TAGS,
-            kinds={"postgres", "table"},
             description=(
                 "The final table: which exchanges list the coin. A coin is written in the same transaction as its "
                 "lookup, the moment CoinGecko has answered."
@@ -67,25 +59,27 @@ RETRY_HOLD = timedelta(seconds=60)  # keeps the slot while the run waits for its
     retry_policy=OUTAGE_RETRIES,
 )
 def look_up_coins(
-    context: dg.AssetExecutionContext, database: DatabaseResource, coingecko: CoinGeckoResource
+    context: dg.AssetExecutionContext,
+    database: dg.ResourceParam[Database],
+    settings: dg.ResourceParam[PipelineSettings],
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Take up what the receiver has staged, and drain the queue of lookups."""
     pending = show_pending(database)
     try:
-        report = drain_lookups(context, database, coingecko)
+        report = drain_lookups(context, database, settings)
     except Exception:
         yield pending  # an outage is when people look for it
         raise
     yield pending
     context.log.info(summary_of(report))
-    alert_of_dead_letters(database, failed=report.lookups[Ending.FAILED])
+    alert_of_dead_letters(database, settings, failed=report.lookups[Ending.FAILED])
     status, lookups, latest, dead_letters, newest, waits = database.read_together(
-        query("read_status"),
-        query("count_lookups"),
-        query("preview_latest_lookups"),
-        query("preview_dead_letters"),
-        query("preview_coins"),
-        query("measure_waits"),
+        query("operations/read_status"),
+        query("assets/count_lookups"),
+        query("assets/preview_latest_lookups"),
+        query("assets/preview_dead_letters"),
+        query("assets/preview_coins"),
+        query("assets/measure_waits"),
     )
     yield dg.MaterializeResult(
         asset_key="coin_lookups",
@@ -115,24 +109,30 @@ def look_up_coins(
     )
 
 
-@dg.asset(
-    group_name="enrichment",
-    owners=OWNERS,
-    tags=TAGS,
-    kinds={"coingecko", "postgres", "table"},
+@dg.multi_asset(
+    name="coin_catalog",
+    specs=[
+        relation(
+            "coin_catalog",
+            group="enrichment",
+            written_by={"coingecko"},
+            description=(
+                "The ids that CoinGecko lists, asked for at most hourly, at the cost of a call. What it lists is "
+                "looked up first, so that mistyped ids do not delay real ones."
+            ),
+        )
+    ],
     # The last step of a run: the list is never asked for ahead of a lookup that the run can make.
     op_tags={"dagster/priority": "-1"},
-    description=(
-        "The ids that CoinGecko lists, asked for at most hourly, at the cost of a call. What it lists is looked up "
-        "first, so that mistyped ids do not delay real ones."
-    ),
 )
 def coin_catalog(
-    context: dg.AssetExecutionContext, database: DatabaseResource, coingecko: CoinGeckoResource
+    context: dg.AssetExecutionContext,
+    database: dg.ResourceParam[Database],
+    settings: dg.ResourceParam[PipelineSettings],
 ) -> dg.MaterializeResult[None]:
     """Renew the list of coins when it is an hour old."""
-    with database.pool(size=2) as pool, closing(coingecko.create_client()) as client:
-        budget = RateBudget(pool, calls_per_minute=coingecko.calls_per_minute)
+    with database.pool(size=2) as pool, closing(create_client(settings)) as client:
+        budget = RateBudget(pool, calls_per_minute=settings.calls_per_minute)
         try:
             listed = renew_catalog(pool, budget=budget, client=client)
         except RefusedError as error:
@@ -140,7 +140,7 @@ def coin_catalog(
         except CoinGeckoError as error:
             context.log.warning("The old list of coins serves for another hour: %s", error)
             listed = None
-    catalog, newest = database.read_together(query("count_catalog"), query("preview_catalog"))
+    catalog, newest = database.read_together(query("assets/count_catalog"), query("assets/preview_catalog"))
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": catalog.only["coins"],
@@ -151,9 +151,9 @@ def coin_catalog(
     )
 
 
-def show_pending(database: DatabaseResource) -> dg.MaterializeResult[None]:
+def show_pending(database: Database) -> dg.MaterializeResult[None]:
     """Show which staged ids have no outcome now."""
-    oldest, status = database.read_together(query("preview_pending_coins"), query("read_status"))
+    oldest, status = database.read_together(query("assets/preview_pending_coins"), query("operations/read_status"))
     return dg.MaterializeResult(
         asset_key="pending_coins",
         metadata={
@@ -165,22 +165,20 @@ def show_pending(database: DatabaseResource) -> dg.MaterializeResult[None]:
     )
 
 
-def drain_lookups(
-    context: dg.AssetExecutionContext, database: DatabaseResource, coingecko: CoinGeckoResource
-) -> DrainReport:
+def drain_lookups(context: dg.AssetExecutionContext, database: Database, settings: PipelineSettings) -> DrainReport:
     """Ask CoinGecko for every id that is due, and keep the slot for a retry after an outage."""
     run = context.run.tags.get(LOOKUP_RUN_TAG, context.run.run_id)
-    with database.pool(size=coingecko.concurrency + 2) as pool, closing(coingecko.create_client()) as client:
+    with database.pool(size=settings.coingecko_concurrency + 2) as pool, closing(create_client(settings)) as client:
         queue = LookupQueue(pool, run=run)
         drain = Drain(
             queue=queue,
-            budget=RateBudget(pool, calls_per_minute=coingecko.calls_per_minute),
+            budget=RateBudget(pool, calls_per_minute=settings.calls_per_minute),
             client=client,
             log=context.log,
             limits=DrainLimits(
-                concurrency=coingecko.concurrency,
-                max_pages=coingecko.max_pages,
-                refresh_after=timedelta(days=coingecko.refresh_after_days) if coingecko.refresh_after_days else None,
+                concurrency=settings.coingecko_concurrency,
+                max_pages=settings.coingecko_max_pages,
+                refresh_after=settings.refresh_after,
             ),
         )
         try:
@@ -193,9 +191,9 @@ def drain_lookups(
             raise
 
 
-def alert_of_dead_letters(database: DatabaseResource, *, failed: int) -> None:
+def alert_of_dead_letters(database: Database, settings: PipelineSettings, *, failed: int) -> None:
     """Tell the webhook, if this drain has given up on any coin."""
-    webhook = read_settings().alert_webhook_url
+    webhook = settings.alert_webhook_url
     if failed and webhook:
         with database.connect() as connection:
             send_alert(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from coin_pipeline.previews import preview_of_frame
-from coin_pipeline.resources import DatabaseResource
+from coin_pipeline.resources import Database
 from sql import query
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ MOST_FAILED = 0.05  # share of the latest lookups
     blocking=True,
     description="Every id is there once, and its exchanges are sorted, distinct and named.",
 )
-def coins_are_well_formed(database: DatabaseResource) -> dg.AssetCheckResult:
+def coins_are_well_formed(database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
     """Check the rows as they are read back."""
-    malformed = malformed_coins(database.read(query("read_coins")).frame())
+    malformed = malformed_coins(database.read(query("checks/read_coins")).frame())
     return _result_of(len(malformed), preview_of_frame(malformed))
 
 
@@ -35,9 +35,9 @@ def coins_are_well_formed(database: DatabaseResource) -> dg.AssetCheckResult:
         "resolved."
     ),
 )
-def outcomes_agree_with_coins(database: DatabaseResource) -> dg.AssetCheckResult:
+def outcomes_agree_with_coins(database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
     """Look for outcomes that the table contradicts."""
-    contradictions = database.read(query("find_contradicting_outcomes"))
+    contradictions = database.read(query("checks/find_contradicting_outcomes"))
     return _result_of(len(contradictions.rows), contradictions.preview())
 
 
@@ -45,9 +45,9 @@ def outcomes_agree_with_coins(database: DatabaseResource) -> dg.AssetCheckResult
     asset="coin_lookups",
     description="Red when something is due, nothing is paused, and nothing was resolved for ten minutes.",
 )
-def lookups_are_not_stuck(database: DatabaseResource) -> dg.AssetCheckResult:
+def lookups_are_not_stuck(database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
     """Check that something moves, if anything should."""
-    progress = database.read(query("read_progress")).only
+    progress = database.read(query("checks/read_progress")).only
     known = {
         name: round(value, 1) if isinstance(value, float) else value
         for name, value in progress.items()
@@ -60,9 +60,9 @@ def lookups_are_not_stuck(database: DatabaseResource) -> dg.AssetCheckResult:
     asset="coin_lookups",
     description=f"At most {MOST_FAILED:.0%} of the last {LATEST_LOOKUPS} lookups ended as dead letters.",
 )
-def lookups_rarely_fail(database: DatabaseResource) -> dg.AssetCheckResult:
+def lookups_rarely_fail(database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
     """Check the share of dead letters."""
-    counts = database.read(query("count_recent_failures"), latest=LATEST_LOOKUPS).only
+    counts = database.read(query("checks/count_recent_failures"), latest=LATEST_LOOKUPS).only
     lookups, failed = counts["lookups"], counts["failed"]
     share = failed / lookups if lookups else 0.0
     return dg.AssetCheckResult(

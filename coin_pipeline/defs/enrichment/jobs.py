@@ -6,7 +6,8 @@ import dagster as dg
 from pydantic import Field
 
 from coin_pipeline import lookup_queue
-from coin_pipeline.resources import CoinGeckoResource, DatabaseResource
+from coin_pipeline.resources import Database
+from coin_pipeline.settings import PipelineSettings
 from sql import query
 
 LOOKUP_RUN_TAG = "coin_pipeline/lookup_run"  # the slot that the sensor took for the run
@@ -40,7 +41,9 @@ class RequeueConfig(dg.Config):
 
 
 @dg.op
-def requeue_lookups(context: dg.OpExecutionContext, config: RequeueConfig, database: DatabaseResource) -> None:
+def requeue_lookups(
+    context: dg.OpExecutionContext, config: RequeueConfig, database: dg.ResourceParam[Database]
+) -> None:
     """Make lookups pending again, and the staged rows that they had given an outcome."""
     with database.connect() as connection:
         requeued = lookup_queue.requeue(connection, state=config.state.value, coin_ids=config.coin_ids or None)
@@ -61,13 +64,16 @@ class RefreshConfig(dg.Config):
 
 @dg.op
 def age_answers(
-    context: dg.OpExecutionContext, config: RefreshConfig, database: DatabaseResource, coingecko: CoinGeckoResource
+    context: dg.OpExecutionContext,
+    config: RefreshConfig,
+    database: dg.ResourceParam[Database],
+    settings: dg.ResourceParam[PipelineSettings],
 ) -> None:
     """Make answers look old, so that drains refresh them when nothing new is due."""
-    if not coingecko.refresh_after_days:
+    if settings.refresh_after is None:
         raise dg.Failure("Refreshing is switched off: COINS_REFRESH_AFTER_DAYS is 0", allow_retries=False)
     with database.connect() as connection:
-        aged = connection.execute(query("age_answers"), {"coin_ids": config.coin_ids or None}).rowcount
+        aged = connection.execute(query("lookups/age_answers"), {"coin_ids": config.coin_ids or None}).rowcount
     context.log.info("%d coins will be looked up again when nothing new is due.", aged)
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from coin_pipeline.defs import OWNERS, TAGS
-from coin_pipeline.resources import DatabaseResource
+from coin_pipeline.defs.relations import relation
+from coin_pipeline.resources import Database
 from sql import query
 
 # Said at the start of every run; what Dagster may still change is how it observes several tables at once.
@@ -36,19 +36,19 @@ STAGED_COINS = dg.TableSchema(
 
 @dg.multi_observable_source_asset(  # type: ignore[untyped-decorator]  # as Dagster has it
     name="observe_landing",
-    group_name="landing",
     can_subset=True,  # else the UI's button on one of them is an error
     specs=[
-        dg.AssetSpec(
+        relation(
             "submissions",
+            group="landing",
+            written_by={"flask"},
             description="One row per accepted `POST /coins`, written by the receiver.",
             metadata={"dagster/column_schema": SUBMISSIONS},
-            owners=OWNERS,
-            tags=TAGS,
-            kinds={"flask", "postgres", "table"},
         ),
-        dg.AssetSpec(
+        relation(
             "staged_coins",
+            group="landing",
+            written_by={"flask"},
             deps=["submissions"],
             description=(
                 "The distinct ids of each submission, written by the receiver. `outcome` is NULL while an id is "
@@ -56,16 +56,15 @@ STAGED_COINS = dg.TableSchema(
                 "pending now."
             ),
             metadata={"dagster/column_schema": STAGED_COINS},
-            owners=OWNERS,
-            tags=TAGS,
-            kinds={"flask", "postgres", "table"},
         ),
     ],
 )
-def observe_landing(context: dg.AssetExecutionContext, database: DatabaseResource) -> Iterator[dg.ObserveResult]:
+def observe_landing(
+    context: dg.AssetExecutionContext, database: dg.ResourceParam[Database]
+) -> Iterator[dg.ObserveResult]:
     """Count what has landed, and what of it is pending."""
     landed, submissions, staged = database.read_together(
-        query("count_landed"), query("preview_submissions"), query("preview_staged_coins")
+        query("assets/count_landed"), query("assets/preview_submissions"), query("assets/preview_staged_coins")
     )
     metadata = {
         dg.AssetKey("submissions"): {

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from coin_pipeline.previews import preview_of_frame
-from coin_pipeline.resources import DatabaseResource
+from coin_pipeline.resources import Database
 from sql import query
 
 if TYPE_CHECKING:
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 @dg.asset_check(asset="exchange_coin_stats", description="The view equals a recomputation from `coins` in pandas.")
-def exchange_coin_stats_match_coins(database: DatabaseResource) -> dg.AssetCheckResult:
+def exchange_coin_stats_match_coins(database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
     """Compare counts and medians."""
-    view, coins = database.read_together(query("read_exchange_coin_stats"), query("read_coins"))
+    view, coins = database.read_together(query("marts/read_exchange_coin_stats"), query("checks/read_coins"))
     return compare(view.frame(), stats_of(coins.frame()))
 
 
 @dg.asset_check(asset="exchanges_with_x", description="The view equals a recomputation from `coins` in pandas.")
-def exchanges_with_x_match_coins(database: DatabaseResource) -> dg.AssetCheckResult:
+def exchanges_with_x_match_coins(database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
     """Compare the names."""
-    view, coins = database.read_together(query("read_exchanges_with_x"), query("read_coins"))
+    view, coins = database.read_together(query("marts/read_exchanges_with_x"), query("checks/read_coins"))
     exchanges = stats_of(coins.frame())[["exchange"]]
     return compare(view.frame(), exchanges[exchanges["exchange"].str.contains("x", regex=False)])
 

@@ -3,8 +3,8 @@
 import dagster as dg
 
 from coin_pipeline.alerts import send_alert
-from coin_pipeline.resources import DatabaseResource
-from coin_pipeline.settings import read_settings
+from coin_pipeline.resources import Database
+from coin_pipeline.settings import PipelineSettings
 
 
 @dg.run_failure_sensor(
@@ -12,9 +12,13 @@ from coin_pipeline.settings import read_settings
     monitor_all_code_locations=False,
     description="POSTs to ALERT_WEBHOOK_URL when a run fails, at most once in ten minutes for each job.",
 )
-def run_failure_alert(context: dg.RunFailureSensorContext, database: DatabaseResource) -> None:
+def run_failure_alert(
+    context: dg.RunFailureSensorContext,
+    database: dg.ResourceParam[Database],
+    settings: dg.ResourceParam[PipelineSettings],
+) -> None:
     """Alert with the job, the run and what went wrong."""
-    webhook = read_settings().alert_webhook_url
+    webhook = settings.alert_webhook_url
     if webhook is None:
         return
     run = context.dagster_run

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from coin_pipeline.defs.enrichment.jobs import HEALTH_CHECKS
-from coin_pipeline.resources import DatabaseResource
-from coin_pipeline.settings import read_settings
+from coin_pipeline.resources import Database
+from coin_pipeline.settings import PipelineSettings
 from sql import query
 
 FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
@@ -16,13 +16,17 @@ BATCH = 500  # submissions, or runs, deleted at a time
 @dg.op(
     description="Deletes submissions, with all their rows, whose every id was resolved longer ago than RETENTION_DAYS."
 )
-def prune_submissions(context: dg.OpExecutionContext, database: DatabaseResource) -> None:
+def prune_submissions(
+    context: dg.OpExecutionContext,
+    database: dg.ResourceParam[Database],
+    settings: dg.ResourceParam[PipelineSettings],
+) -> None:
     """Delete in batches, so that no lock is held for long."""
-    retention = timedelta(days=read_settings().retention_days)
+    retention = timedelta(days=settings.retention_days)
     deleted = 0
     with database.connect() as connection:
         while batch := connection.execute(
-            query("prune_submissions"), {"retention": retention, "batch": BATCH}
+            query("operations/prune_submissions"), {"retention": retention, "batch": BATCH}
         ).rowcount:
             deleted += batch
     context.log.info("Deleted %d submissions that were older than %d days.", deleted, retention.days)
@@ -30,9 +34,9 @@ def prune_submissions(context: dg.OpExecutionContext, database: DatabaseResource
 
 
 @dg.op(description="Deletes finished runs, their event logs and what they printed, that are older than RETENTION_DAYS.")
-def prune_runs(context: dg.OpExecutionContext) -> None:
+def prune_runs(context: dg.OpExecutionContext, settings: dg.ResourceParam[PipelineSettings]) -> None:
     """Delete through Dagster, which knows all the tables that a run is in."""
-    retention = timedelta(days=read_settings().retention_days)
+    retention = timedelta(days=settings.retention_days)
     finished = dg.RunsFilter(statuses=FINISHED, updated_before=datetime.now(UTC) - retention)
     deleted = 0
     while run_ids := [run.run_id for run in context.instance.get_runs(finished, limit=BATCH)]:

@@ -10,8 +10,8 @@ from psycopg import Connection
 from psycopg.rows import class_row
 
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG, drain
-from coin_pipeline.resources import DatabaseResource
-from coin_pipeline.settings import read_settings
+from coin_pipeline.resources import Database
+from coin_pipeline.settings import PipelineSettings
 from sql import query
 
 POLL_EVERY = 0.05  # seconds
@@ -57,9 +57,10 @@ def reason_to_wait(sensed: SensedWork, *, slots: int) -> str | None:
         "waits for that for up to 45 s, so that a POST need not wait for the next tick."
     ),
 )
-def staged_coins_sensor(database: DatabaseResource) -> dg.RunRequest | dg.SkipReason:
+def staged_coins_sensor(
+    database: dg.ResourceParam[Database], settings: dg.ResourceParam[PipelineSettings]
+) -> dg.RunRequest | dg.SkipReason:
     """Wait for work, take a slot, and ask for a run that holds it."""
-    settings = read_settings()
     slots = settings.lookup_runs
     give_up_at = time.monotonic() + WAIT_AT_MOST
     with database.connect() as connection:
@@ -84,16 +85,18 @@ def sense_work(connection: Connection, *, refresh_after: timedelta | None) -> Se
         refresh_after: how old an answer may grow; None for any age.
     """
     with connection.cursor(row_factory=class_row(SensedWork)) as cursor:
-        return cursor.execute(query("sense_work"), {"refresh_after": refresh_after}).fetchall()[0]
+        return cursor.execute(query("sensor/sense_work"), {"refresh_after": refresh_after}).fetchall()[0]
 
 
 def count_pending(connection: Connection) -> int:
     """Return how many distinct ids wait for their outcome."""
-    return int(connection.execute(query("count_pending")).fetchall()[0][0])
+    return int(connection.execute(query("sensor/count_pending")).fetchall()[0][0])
 
 
 def claim_lookup_run(connection: Connection, *, slots: int) -> str | None:
     """Take a slot for a run that is about to start; None when all are taken."""
     run = str(uuid.uuid4())
-    row = connection.execute(query("claim_lookup_run"), {"run": run, "hold": LAUNCH_HOLD, "slots": slots}).fetchone()
+    row = connection.execute(
+        query("sensor/claim_lookup_run"), {"run": run, "hold": LAUNCH_HOLD, "slots": slots}
+    ).fetchone()
     return run if row else None

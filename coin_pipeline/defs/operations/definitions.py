@@ -1,0 +1,12 @@
+"""What keeps the pipeline well."""
+
+import dagster as dg
+
+from coin_pipeline.defs.operations.alerts import run_failure_alert
+from coin_pipeline.defs.operations.jobs import check_health, health, prune, prune_daily
+
+defs = dg.Definitions(
+    jobs=[health, prune],
+    schedules=[check_health, prune_daily],
+    sensors=[run_failure_alert],
+)

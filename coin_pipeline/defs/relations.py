@@ -1,0 +1,33 @@
+"""What the relations of `challenge_db` have in common as assets."""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import dagster as dg
+
+
+def relation(
+    name: str,
+    *,
+    group: str,
+    kind: Literal["table", "view"] = "table",
+    written_by: Iterable[str] = (),
+    **attributes: Any,  # noqa: ANN401 (what an asset can have)
+) -> dg.AssetSpec:
+    """Describe a table or view of `challenge_db` as an asset of the same name.
+
+    Args:
+        name: of the relation, in schema `public`.
+        group: the folder of `defs/` that it is in.
+        kind: what it is in PostgreSQL.
+        written_by: kinds of what its rows come from.
+        attributes: what else `dagster.AssetSpec` takes.
+    """
+    return dg.AssetSpec(
+        name,
+        group_name=group,
+        kinds={"postgres", kind, *written_by},
+        tags={"dagster/storage_kind": "postgres"},
+        metadata={"dagster/table_name": f"challenge_db.public.{name}", **attributes.pop("metadata", {})},
+        **attributes,
+    )
