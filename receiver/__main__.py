@@ -6,8 +6,8 @@ import tempfile
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 
+from receiver.serving.stopping import ignore_stopping_signal, stop_after_drain
 from receiver.settings import read_settings
-from receiver.stopping import ignore_stopping_signal, stop_after_drain
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
     settings = read_settings()
     ignore_stopping_signal()
     server = Granian(
-        "receiver.worker:create_gateway",
+        "receiver.serving.worker:create_gateway",
         factory=True,
         interface=Interfaces.RSGI,
         loop=Loops.uvloop,

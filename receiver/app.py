@@ -8,15 +8,11 @@ from flask.sessions import NullSession, SessionInterface
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from receiver.clients import identify_clients
-from receiver.coins import register_coin_routes
-from receiver.connections import Connections
-from receiver.documentation import register_documentation_routes
-from receiver.operations import register_operation_routes
+from receiver.database import Database
 from receiver.problems import register_problem_handlers
+from receiver.routes import coins, documentation, operations, submissions
 from receiver.settings import ReceiverSettings, read_settings
-from receiver.staging import Staging
-from receiver.submissions import register_submission_routes
-from receiver.telemetry import observe_requests
+from receiver.telemetry import observe_requests, start_logging
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -54,24 +50,23 @@ class _NoSessions(SessionInterface):
 
 
 def create_app(settings: ReceiverSettings | None = None) -> flask.Flask:
-    """Build the application; the gateway in front of it bounds how long a body may be.
+    """Build the application, for any WSGI server.
 
     Args:
         settings: read from the environment where none are given.
     """
     settings = settings or read_settings()
+    start_logging()
     app = _PlainFlask()
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False
+    app.config.from_mapping(MAX_CONTENT_LENGTH=settings.receiver_max_bytes, MAX_COINS=settings.receiver_max_coins)
+    app.extensions["database"] = Database(settings.database_url)
     if settings.receiver_trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.receiver_trusted_proxies)  # type: ignore[method-assign]
-    connections = Connections(settings.database_url)
-    staging = Staging(connections)
     register_problem_handlers(app)
     observe_requests(app)
-    open_route = identify_clients(app, settings)
-    register_submission_routes(app, staging, settings)
-    register_coin_routes(app, staging)
-    register_operation_routes(open_route, staging, connections)
-    register_documentation_routes(app, open_route)
+    identify_clients(app, settings)
+    for routes in (submissions, coins, operations, documentation):
+        app.register_blueprint(routes.blueprint)
     return app

@@ -49,6 +49,11 @@ def problem_of(error: ProblemError) -> dict[str, Any]:
     }
 
 
+def too_large(max_bytes: int) -> str:
+    """Return what is said of a body that is."""
+    return f"A body may have {max_bytes} bytes; send the ids in several requests."
+
+
 def register_problem_handlers(app: flask.Flask) -> None:
     """Turn everything that a request can raise into a problem."""
 
@@ -64,8 +69,8 @@ def register_problem_handlers(app: flask.Flask) -> None:
     def _http_exception(error: HTTPException) -> flask.Response:
         status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
         detail = error.description or status.description
-        if status is HTTPStatus.TOO_MANY_REQUESTS:
-            detail = f"The limit is {error.description}; wait as long as Retry-After says."
+        if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            detail = too_large(app.config["MAX_CONTENT_LENGTH"])
         headers = {name: value for name, value in error.get_headers() if name == "Allow"}
         return _problem(ProblemError(status, detail, headers=headers))
 

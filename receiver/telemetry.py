@@ -22,13 +22,11 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from receiver.connections import Connections
+from receiver.database.connections import Connections
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
-# Where a request id and the time of arrival travel in a WSGI environ, when the server knows them first.
-ENVIRON_REQUEST_ID = "receiver.request_id"
-ENVIRON_STARTED = "receiver.started"
+ENVIRON_STARTED = "receiver.started"  # when a request arrived, where the server knows it first
 
 REQUESTS = Counter("receiver_requests", "Requests answered.", ["method", "route", "status"])
 SECONDS = Histogram(
@@ -171,16 +169,23 @@ def observe_requests(app: flask.Flask) -> None:
     Register it before anything else that works on responses: it then sees them last.
     """
 
+    @app.before_request
+    def _begin() -> None:
+        environ = request_ctx.request.environ
+        app_ctx.g.started = environ.get(ENVIRON_STARTED) or time.perf_counter()
+        app_ctx.g.request_id = request_id_of(environ.get("HTTP_X_REQUEST_ID"))
+
     @app.after_request
     def _finish(response: flask.Response) -> flask.Response:
         request, g = request_ctx.request, app_ctx.g
+        response.headers.add("X-Request-Id", g.request_id)
         note_request(
-            request_id=request.environ[ENVIRON_REQUEST_ID],
+            request_id=g.request_id,
             client=g.client,
             method=request.method,
             route=request.url_rule.rule if request.url_rule else UNROUTED,
             status=response.status_code,
-            started=request.environ[ENVIRON_STARTED],
+            started=g.started,
             ids=g.get("ids"),
         )
         return response

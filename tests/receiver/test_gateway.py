@@ -17,7 +17,7 @@ import psycopg
 import pytest
 import requests
 
-from receiver.gateway import MAX_BODIES, SMALL_BODY
+from receiver.serving.gateway import MAX_BODIES, SMALL_BODY
 from tests.receiver.conftest import Receiver, assert_problem, await_condition, is_listening
 
 pytestmark = pytest.mark.usefixtures("connection")

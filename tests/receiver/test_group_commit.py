@@ -1,16 +1,17 @@
 """Submissions share commits, and a bad one fails alone; on a real database."""
 
 import asyncio
+import threading
 from collections.abc import Iterator, Sequence
 
 import psycopg
 import pytest
 
-from receiver.connections import Connections
-from receiver.greenlets import run, wait_for
-from receiver.group_commit import MOST_IDS, GroupCommit
+from receiver.database.connections import Connections
+from receiver.database.group_commit import MOST_IDS, GroupCommit
+from receiver.database.staging import Staging, Submission
 from receiver.parsing import ParsedCoins
-from receiver.staging import Staging, Submission
+from receiver.serving.greenlets import run
 from tests.receiver.conftest import await_condition
 
 
@@ -33,14 +34,14 @@ class HeldCommits:
         self.batches: list[int] = []
         self.errors: list[psycopg.Error] = []
         self._staging = staging
-        self._is_held = asyncio.Event()
-        self._may_go = asyncio.Event()
+        self._is_held = threading.Event()
+        self._may_go = threading.Event()
         self._commits = GroupCommit(self._stage)
 
     def _stage(self, submissions: Sequence[Submission]) -> list[int]:
         self.batches.append(len(submissions))
         self._is_held.set()
-        wait_for(self._may_go.wait())
+        assert self._may_go.wait(10)
         try:
             return self._staging.stage(submissions)
         except psycopg.Error as error:
@@ -50,7 +51,7 @@ class HeldCommits:
     async def submit(self, *submissions: Submission, cancel: int = 0) -> list[int | BaseException]:
         """Submit one, and while it is held all others, of which the first ones are cancelled; return what came."""
         tasks = [asyncio.create_task(run(self._commits.submit, submissions[0]))]
-        await asyncio.wait_for(self._is_held.wait(), 10)
+        assert await asyncio.to_thread(self._is_held.wait, 10)
         tasks += [asyncio.create_task(run(self._commits.submit, each)) for each in submissions[1:]]
         await asyncio.sleep(0)  # one turn of the loop, in which all of them get in line
         for task in tasks[1 : 1 + cancel]:

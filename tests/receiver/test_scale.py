@@ -2,9 +2,9 @@
 
 import psycopg
 
-from receiver.connections import Connections
+from receiver.database.connections import Connections
+from receiver.database.staging import Staging, Submission
 from receiver.parsing import ParsedCoins
-from receiver.staging import Staging, Submission
 from tests.receiver.conftest import await_condition
 
 POSTS = 20

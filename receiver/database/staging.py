@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from receiver.connections import Connections
+from receiver.database.connections import Connections
 from receiver.parsing import ParsedCoins
 from sql import schema_version
 

@@ -1,4 +1,4 @@
-"""Routes of the final table: one coin, or the coins of an exchange."""
+"""The final table: `GET /coins/<id>`, `GET /coins?id=` and `GET /coins?exchange=&after=&limit=`."""
 
 from http import HTTPStatus
 from typing import Any
@@ -6,32 +6,35 @@ from urllib.parse import urlencode
 
 import flask
 
-from receiver.numbers import read_bigint
+from receiver.database import database
 from receiver.problems import ProblemError
-from receiver.staging import Staging
+from receiver.routes.numbers import read_bigint
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000  # coins a page
 
 
-def register_coin_routes(app: flask.Flask, staging: Staging) -> None:
-    """Add `GET /coins/<id>`, `GET /coins?id=` and `GET /coins?exchange=&after=&limit=`."""
+blueprint = flask.Blueprint("coins", __name__)
 
-    @app.get("/coins/<path:coin_id>")
-    def get_coin(coin_id: str) -> dict[str, Any]:
-        found = staging.find_coin(coin_id)
-        if found is None:
-            raise ProblemError(HTTPStatus.NOT_FOUND, "There is no coin of that id; an id that is new takes a while.")
-        return _coin(found)
 
-    @app.get("/coins")
-    def list_coins() -> dict[str, Any]:
-        coin_id, exchange = flask.request.args.get("id"), flask.request.args.get("exchange")
-        after, limit = _after(), _limit()
-        if coin_id is not None:
-            return get_coin(coin_id)
-        coins = staging.list_coins(exchange=exchange, after=after, limit=limit)
-        return {"coins": [_coin(coin) for coin in coins], "next": _next_page(coins, exchange=exchange, limit=limit)}
+@blueprint.get("/coins/<path:coin_id>")
+def get_coin(coin_id: str) -> dict[str, Any]:
+    """Answer with one coin."""
+    found = database().staging.find_coin(coin_id)
+    if found is None:
+        raise ProblemError(HTTPStatus.NOT_FOUND, "There is no coin of that id; an id that is new takes a while.")
+    return _coin(found)
+
+
+@blueprint.get("/coins")
+def list_coins() -> dict[str, Any]:
+    """Answer with one coin, or a page of them."""
+    coin_id, exchange = flask.request.args.get("id"), flask.request.args.get("exchange")
+    after, limit = _after(), _limit()
+    if coin_id is not None:
+        return get_coin(coin_id)
+    coins = database().staging.list_coins(exchange=exchange, after=after, limit=limit)
+    return {"coins": [_coin(coin) for coin in coins], "next": _next_page(coins, exchange=exchange, limit=limit)}
 
 
 def _coin(found: dict[str, Any]) -> dict[str, Any]:

@@ -4,13 +4,13 @@ A view stays an ordinary function. No request holds a thread, so none has to be 
 for the interpreter; what really blocks, a statement to PostgreSQL, goes to one of a few threads.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from greenlet import getcurrent, greenlet
+
+from receiver.waiting import waiter
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -20,7 +20,7 @@ _idle: list[greenlet] = []  # kept, since a new one has a stack of its own to ma
 
 
 async def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return what a function returns that may call `wait_for` and `in_thread`."""
+    """Return what a function returns that waits through `receiver.waiting`."""
     running = _idle.pop() if _idle else _start()
     awaited = running.switch(partial(function, *args, **kwargs))
     while awaited is not _DONE:
@@ -50,6 +50,7 @@ def _start() -> greenlet:
 def _serve(loop: greenlet) -> None:
     """Make one call after the other, for ever; tell the loop's greenlet of its end, then what came of it."""
     outcomes: list[tuple[Any, BaseException | None]] = []
+    waiter.set(wait_for)
     while True:
         call = loop.switch(outcomes)
         try:
@@ -62,20 +63,7 @@ def _serve(loop: greenlet) -> None:
 
 def wait_for(awaitable: Awaitable[T]) -> T:
     """Return what an awaitable comes to; only below `run`."""
-    loop = getcurrent().parent
-    if loop is None:
-        raise RuntimeError("nothing can be awaited here: call it through run()")
     try:
-        return loop.switch(awaitable)  # type: ignore[no-any-return]
+        return getcurrent().parent.switch(awaitable)  # type: ignore[no-any-return, union-attr]
     finally:
         del awaitable  # with its error, whose traceback has this frame, it would keep the request in memory
-
-
-def in_thread(call: Callable[[], T], *, pool: Executor | None = None) -> T:
-    """Return what a call that blocks returns, made by a thread of a pool, or else of the loop's.
-
-    Where there is no loop to hold up it is made at once.
-    """
-    if getcurrent().parent is None:
-        return call()
-    return wait_for(asyncio.get_running_loop().run_in_executor(pool, call))

@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import RowFactory, dict_row, tuple_row
 
-from receiver.greenlets import in_thread
+from receiver.waiting import in_thread
 from sql import query
 
 CONNECT_TIMEOUT = 2  # seconds, the shortest that libpq knows

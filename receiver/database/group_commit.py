@@ -4,15 +4,15 @@ One round trip and one flush then serve many requests; a submission that arrives
 """
 
 import asyncio
-import functools
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 
 import psycopg
 
-from receiver.greenlets import run, wait_for
-from receiver.staging import Submission
+from receiver.database.staging import Submission
+from receiver.waiting import waiter
 
 MOST_IDS = 2_000  # in a shared commit, so that a large submission keeps few others waiting
 
@@ -36,23 +36,23 @@ class GroupCommit:
         self._line: deque[_Entry] = deque()
         self._committing: asyncio.Task[None] | None = None
 
-    @functools.cached_property
-    def _loop(self) -> asyncio.AbstractEventLoop:
-        """The one loop that this works on; to ask for it at each submission would be a system call each."""
-        return asyncio.get_running_loop()
-
     def submit(self, submission: Submission) -> int:
-        """Return the submission's number after its commit; called below `receiver.greenlets.run`.
+        """Return the submission's number after its commit, which is its own where there is no loop to wait on.
 
         Raises:
             psycopg.Error: as the commit of this submission alone does.
         """
-        number: asyncio.Future[int] = self._loop.create_future()
+        wait_for = waiter.get()
+        if wait_for is None:
+            return self._commit([submission])[0]
+        loop = asyncio.get_running_loop()
+        number: asyncio.Future[int] = loop.create_future()
         self._line.append(_Entry(submission=submission, number=number))
         if self._committing is None or self._committing.done():
-            self._committing = self._loop.create_task(self._commit_line())
+            # In an empty context, as that of this request would keep it in memory for as long as others follow it.
+            self._committing = loop.create_task(self._commit_line(), context=Context())
         try:
-            return wait_for(number)
+            return wait_for(number)  # type: ignore[no-any-return]
         finally:
             del number  # with its error, whose traceback has this frame, it would keep the submission in memory
 
@@ -82,7 +82,8 @@ class GroupCommit:
     async def _settle(self, batch: Sequence[_Entry]) -> None:
         """Commit a batch; when it fails for what is in it, each of it alone."""
         try:
-            numbers = await run(self._commit, [entry.submission for entry in batch])
+            submissions = [entry.submission for entry in batch]
+            numbers = await asyncio.get_running_loop().run_in_executor(None, self._commit, submissions)
         except Exception as error:  # noqa: BLE001 (raised again in the request of each entry)
             if len(batch) > 1 and _is_of_one(error):
                 for entry in batch:

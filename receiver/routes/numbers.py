@@ -1,6 +1,6 @@
 """Numbers in URLs."""
 
-from receiver.staging import MAX_BIGINT
+from receiver.database.staging import MAX_BIGINT
 
 MAX_BIGINT_DIGITS = 19
 

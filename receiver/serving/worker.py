@@ -3,16 +3,14 @@
 import gc
 
 from receiver.app import create_app
-from receiver.gateway import Gateway
+from receiver.serving.gateway import Gateway
+from receiver.serving.stopping import end_with_parent
 from receiver.settings import read_settings
-from receiver.stopping import end_with_parent
-from receiver.telemetry import start_logging
 
 
 def create_gateway() -> Gateway:
     """Build the application, and the gateway in front of it."""
     settings = read_settings()
-    start_logging()
     end_with_parent()
     app = create_app(settings)
     # What lives as long as the process need not be looked at by each collection of garbage.

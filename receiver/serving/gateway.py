@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from receiver.greenlets import run
-from receiver.operations import ENVIRON_STOPPING
-from receiver.problems import PROBLEM_TYPE, ProblemError, problem_of
-from receiver.stopping import STOPPING_SIGNAL
-from receiver.telemetry import ENVIRON_REQUEST_ID, ENVIRON_STARTED, UNROUTED, note_request, request_id_of
+from receiver.problems import PROBLEM_TYPE, ProblemError, problem_of, too_large
+from receiver.routes.operations import ENVIRON_STOPPING
+from receiver.serving.greenlets import run
+from receiver.serving.stopping import STOPPING_SIGNAL
+from receiver.telemetry import ENVIRON_STARTED, UNROUTED, note_request, request_id_of
 
 ANSWER_DEADLINE = 1.5  # seconds from the end of a body to the answer; a busy machine may make two of it
 DRAIN_DEADLINE = 2.0  # seconds for which the rest of a refused body is read and thrown away
@@ -193,16 +193,13 @@ class Gateway:
         def start_response(status: str, headers: list[tuple[str, str]], _exc_info: object = None) -> None:
             heads.append((int(status[:3]), headers))
 
-        environ = _environ(request)
-        environ[ENVIRON_STOPPING] = self._is_stopping
+        environ = _environ(request) | {ENVIRON_STOPPING: self._is_stopping}
         pieces = self._app(environ, start_response)
         try:
             body = b"".join(pieces)
         finally:
             getattr(pieces, "close", bool)()
-        status, headers = heads[-1]
-        headers.append(("X-Request-Id", request.request_id))
-        request.exchange.response_bytes(status, headers, body)
+        request.exchange.response_bytes(*heads[-1], body)
 
     def _refuse(self, request: Request, problem: ProblemError) -> None:
         headers = [("content-type", PROBLEM_TYPE), ("x-request-id", request.request_id), *problem.headers.items()]
@@ -226,10 +223,7 @@ class Gateway:
             log.info("a client went on sending a body that was refused")
 
     def _too_large(self) -> ProblemError:
-        return _UnwantedBodyError(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"A body may have {self._max_bytes} bytes; send the ids in several requests.",
-        )
+        return _UnwantedBodyError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, too_large(self._max_bytes))
 
     def _note_stopping(self) -> None:
         self._is_stopping = True
@@ -288,7 +282,6 @@ def _environ(request: Request) -> dict[str, Any]:
         "SERVER_PROTOCOL": f"HTTP/{scope.http_version}",
         "wsgi.url_scheme": scope.scheme,
         "wsgi.input": io.BytesIO(request.body),
-        ENVIRON_REQUEST_ID: request.request_id,
         ENVIRON_STARTED: request.started,
     }
     for name, value in scope.headers.items():
@@ -299,6 +292,7 @@ def _environ(request: Request) -> dict[str, Any]:
     if "idempotency-key" in scope.headers and scope.headers.get("idempotency-key") is None:
         # Without it the request would pass for one that has no key; so it is refused for a bad one.
         environ["HTTP_IDEMPOTENCY_KEY"] = UNREADABLE
+    environ["HTTP_X_REQUEST_ID"] = request.request_id
     environ["CONTENT_LENGTH"] = str(len(request.body))
     return environ
 

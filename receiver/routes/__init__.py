@@ -1,0 +1,1 @@
+"""Routes, a Flask blueprint a module."""

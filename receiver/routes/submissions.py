@@ -1,0 +1,145 @@
+"""Submissions: `POST /coins` takes one, `GET /submissions/<id>` tells what became of it."""
+
+import functools
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from typing import Any
+
+import flask
+import psycopg
+from flask.globals import app_ctx, request_ctx
+
+from receiver.clients import client
+from receiver.database import database
+from receiver.database.staging import Submission
+from receiver.parsing import ParsedCoins, parse_coins
+from receiver.problems import ProblemError
+from receiver.routes.numbers import read_bigint
+from receiver.telemetry import count_ids
+from receiver.waiting import in_thread
+
+Answer = tuple[str, HTTPStatus, dict[str, str]]  # body, status and headers
+
+LARGE_BODY = 32_768  # bytes, from which reading the ids would hold up the event loop
+MAX_KEY_LENGTH = 255  # characters
+MAX_CONTENT_TYPE_LENGTH = 255  # characters kept
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+_reading = ThreadPoolExecutor(1, thread_name_prefix="reading")  # one, to leave the interpreter to small requests
+
+blueprint = flask.Blueprint("submissions", __name__)
+
+
+@blueprint.post("/coins")
+def post_coins() -> Answer:
+    """Stage the ids of a body."""
+    request = request_ctx.request  # itself: through flask.request each attribute would be looked up anew
+    body = request.get_data(cache=False)
+    digest = hashlib.sha256(body).digest()
+    key, strict = _idempotency_key(), _is_strict()
+    if key is not None and (earlier := database().staging.find_submission(client=client(), idempotency_key=key)):
+        return _replay(earlier, digest)
+    read = functools.partial(
+        parse_coins,
+        body,
+        mimetype=request.mimetype,
+        parameters=request.mimetype_params,
+        max_coins=app_ctx.app.config["MAX_COINS"],
+    )
+    coins = in_thread(read, pool=_reading) if len(body) > LARGE_BODY else read()
+    flask.g.ids = (len(coins.accepted), coins.duplicates, len(coins.rejected))
+    _refuse_bad(coins, strict=strict)
+    submission = Submission(
+        client=client(),
+        content_type=(request.content_type or "")[:MAX_CONTENT_TYPE_LENGTH],
+        idempotency_key=key,
+        body_sha256=digest,
+        coins=coins,
+    )
+    try:
+        number = database().submit(submission)
+    except psycopg.errors.UniqueViolation:
+        # Another request with the same key was committed since this one looked for it.
+        earlier = database().staging.find_submission(client=client(), idempotency_key=key or "")
+        if earlier is None:
+            raise
+        return _replay(earlier, digest)
+    rejected = [vars(coin) for coin in coins.rejected]
+    count_ids(accepted=len(coins.accepted), duplicates=coins.duplicates, rejected=len(rejected))
+    return _answer(number, accepted=len(coins.accepted), duplicates=coins.duplicates, rejected=rejected)
+
+
+@blueprint.get("/submissions/<number>")
+def get_submission(number: str) -> dict[str, Any]:
+    """Answer with each id's outcome."""
+    submission = read_bigint(number)
+    found = None if submission is None else database().staging.read_submission(submission)
+    if found is None:
+        raise ProblemError(HTTPStatus.NOT_FOUND, "There is no such submission.")
+    outcomes = [coin["outcome"] or "pending" for coin in found["coins"]]
+    return {
+        **found,
+        "received_at": found["received_at"].isoformat(),
+        "counts": {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
+    }
+
+
+def _answer(
+    submission: int, *, accepted: int, duplicates: int, rejected: list[dict[str, Any]], is_replayed: bool = False
+) -> Answer:
+    answer = {
+        "message": "accepted",
+        "submission": submission,
+        "accepted": accepted,
+        "duplicates": duplicates,
+        "rejected": rejected,
+    }
+    headers = {"Content-Type": "application/json", "Location": f"/submissions/{submission}"}
+    if is_replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return _encode(answer), HTTPStatus.ACCEPTED, headers
+
+
+def _replay(earlier: dict[str, Any], digest: bytes) -> Answer:
+    if bytes(earlier.pop("body_sha256")) != digest:
+        raise ProblemError(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "This Idempotency-Key was used with another body; use a new key for a new body.",
+        )
+    flask.g.ids = (earlier["accepted"], earlier["duplicates"], len(earlier["rejected"]))
+    return _answer(**earlier, is_replayed=True)
+
+
+def _idempotency_key() -> str | None:
+    key = flask.request.headers.get("Idempotency-Key")
+    if key is not None and not (0 < len(key) <= MAX_KEY_LENGTH and key.isascii() and key.isprintable()):
+        raise ProblemError(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            f"An Idempotency-Key has 1 to {MAX_KEY_LENGTH} printable ASCII characters.",
+        )
+    return key
+
+
+def _is_strict() -> bool:
+    if not flask.request.query_string:
+        return False
+    strict = flask.request.args.get("strict", "0")
+    if strict not in {"0", "1"}:
+        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "strict is 1 or 0.")
+    return strict == "1"
+
+
+def _refuse_bad(coins: ParsedCoins, *, strict: bool) -> None:
+    rejected = [vars(coin) for coin in coins.rejected]
+    if not coins.accepted:
+        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "There is no coin id in the body.", rejected=rejected)
+    if strict and rejected:
+        raise ProblemError(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "With strict=1 every id must be good; nothing was staged.",
+            rejected=rejected,
+        )
