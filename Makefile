@@ -50,7 +50,7 @@ soak: install  ## Run under steady load for MINUTES, and see that nothing grows
 	@$(BIN)/python -m tests.faults.soak $(MINUTES)
 MINUTES ?= 20
 
-bench: install  ## Measure how fast everything is, beside references, into docs/performance.md; about 13 minutes
+bench: install  ## Measure how fast everything is, beside references, into docs/performance.md; about 17 minutes
 	@$(BIN)/python -m benchmarks
 
 bench-quick: install  ## Measure a rough form of it in two minutes, without the drain at 60 calls a minute

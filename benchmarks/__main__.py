@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks import drain, operation, receiver, scale, spewing, views
+from benchmarks import drain, operation, order, receiver, scale, spewing, views
 from benchmarks.machine import describe_machine, describe_versions
 from benchmarks.plots import plot_drains, plot_latency
 from benchmarks.report import (
@@ -62,7 +62,11 @@ def measure_all(size: Size) -> tuple[list[Section], list[drain.Drain]]:
         operated = operation.measure(size)
     received = receiver.measure(size)
     drains += drain.measure(drain.OTHERS[size])
-    return [received, traffic, operated, drain.report(drains), scale.measure(size), views.measure(size)], drains
+    sections = [
+        *(received, traffic, operated, drain.report(drains)),
+        *(each.measure(size) for each in (order, scale, views)),
+    ]
+    return sections, drains
 
 
 def write_document(sections: list[Section], drains: list[drain.Drain]) -> None:

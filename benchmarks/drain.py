@@ -100,9 +100,17 @@ OTHERS = {
 
 
 @contextmanager
-def serving_standin(*, calls_per_minute: int) -> Iterator[tuple[StandIn, dict[str, str]]]:
-    """Serve a stand-in in this process, and yield it with the variables that lead a stack to it."""
-    state = StandIn(calls_per_window=calls_per_minute, latency_seconds=LATENCY, coins=COINS)
+def serving_standin(
+    *, calls_per_minute: int, coins: int = COINS, listed: int | None = None
+) -> Iterator[tuple[StandIn, dict[str, str]]]:
+    """Serve a stand-in in this process, and yield it with the variables that lead a stack to it.
+
+    Args:
+        calls_per_minute: its limit and the stack's; 0 is none.
+        coins: how many coins there ever were.
+        listed: how many of them there are still; None for all.
+    """
+    state = StandIn(calls_per_window=calls_per_minute, latency_seconds=LATENCY, coins=coins, listed=listed)
     server = create_server(state)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

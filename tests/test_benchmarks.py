@@ -6,7 +6,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from benchmarks import classic, drain
+from benchmarks import classic, drain, order
 from benchmarks.plots import plot_drains, plot_latency
 from benchmarks.report import (
     BEGIN,
@@ -21,7 +21,7 @@ from benchmarks.report import (
 )
 from benchmarks.spewing import Outcome, acknowledged, compare
 from stack.spew import Reply, SpewReport, Task
-from stack.standin.server import StandIn
+from stack.standin.server import Call, StandIn
 from tests.compose.project import PROJECT
 from tests.conftest import RunningStandIn
 
@@ -112,6 +112,21 @@ def test_a_drain_is_measured_against_what_its_limit_allows() -> None:
     assert share.ratio == pytest.approx(120 / 125)
     assert all(limit.is_met for limit in share.limits)
     assert not refused.limits[0].is_met
+
+
+def test_the_order_is_measured_against_the_pages_of_what_is_listed() -> None:
+    sent = order.ids_to_send(0.01)
+    assert len(sent) == 22 + 70
+    paths = ["/list", "/bitcoin/tickers", "/bitcoin/tickers", "/tether/tickers", "/01coin/tickers"]
+    calls = [
+        Call(at=number, path=f"/api/v3/coins{path}", target="", page=None, status=200)
+        for number, path in enumerate(paths)
+    ]
+    seconds, others = order.compare(order.Outcome(sent=sent, seconds=3.5, calls=calls))
+    assert seconds.reference_figure == pytest.approx(60 * (22 + 4 + 1 + 1) / 600)  # bitcoin has 5 pages, ethereum 2
+    assert not seconds.limits[0].is_met
+    assert others.figure == 20
+    assert not others.limits[0].is_met
 
 
 def test_both_plots_are_written_and_are_the_same_for_the_same_figures(tmp_path: Path) -> None:
