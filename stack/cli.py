@@ -30,6 +30,7 @@ home_option = click.option(
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(package_name="coin-pipeline")
 def coins() -> None:
     """Run and use the coin pipeline on one machine."""
 

@@ -24,7 +24,6 @@ from stack.postgres import EmbeddedPostgres, prepare_postgres
 from stack.standin.server import API_ROOT
 from stack.supervisor import Service, StopRequestedError, Supervisor
 
-PROJECT = Path(__file__).parent.parent
 STANDIN_CALLS_PER_MINUTE = 600
 
 # Set in a shell or an image, this makes every Dagster run compile Dagster anew.
@@ -111,7 +110,7 @@ def _start(home: Home, *, supervisor: Supervisor, ports: Ports, postgres: Embedd
         for database in ("challenge_db", "dagster"):
             ensure_database(postgres.url(database))
         migrate(postgres.url("challenge_db"))
-    shutil.copyfile(PROJECT / "stack" / "dagster.yaml", home.dagster_home / "dagster.yaml")
+    shutil.copyfile(Path(__file__).with_name("dagster.yaml"), home.dagster_home / "dagster.yaml")
     with console.status("Starting the receiver and the pipeline's code ..."):
         supervisor.start(*_first_services(ports, environment))
     with console.status("Starting Dagster's daemon and web server ..."):
@@ -164,7 +163,7 @@ def _first_services(ports: Ports, environment: Mapping[str, str]) -> list[Servic
 def _dagster_services(ports: Ports, environment: Mapping[str, str], *, postgres: EmbeddedPostgres) -> list[Service]:
     """Return what needs the code server."""
     programs = Path(sys.executable).parent
-    workspace = ["--workspace", str(PROJECT / "workspace.yaml")]
+    workspace = ["--workspace", str(Path(__file__).with_name("workspace.yaml"))]
     started_at = time.time()
     return [
         Service(

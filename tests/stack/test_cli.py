@@ -1,7 +1,6 @@
 """What goes wrong around the stack is one clear line, and an exit code that is not 0."""
 
 import os
-import re
 import socket
 import subprocess
 from pathlib import Path
@@ -89,23 +88,6 @@ def test_spew_against_nobody_exits_1(tmp_path: Path) -> None:
     )
     assert result.returncode == 1
     assert "ConnectionError" in result.stdout
-
-
-def test_the_demo_prints_both_views_and_leaves_nothing(tmp_path: Path) -> None:
-    result = subprocess.run(
-        [*COINS, "demo"],
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=110,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "80/80" in result.stdout
-    _, stats, names = re.split("exchange_coin_stats|exchanges_with_x", result.stdout)
-    assert re.search(r"│ \w+ +│ \d+ +│ [\d.]+ +│", stats)
-    assert re.search(r"│ \w*x\w* +│", names)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_demo_that_is_told_to_stop_leaves_nothing(tmp_path: Path) -> None:
