@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parent.parent
+from tests import PROJECT
+
 PACKAGES = ("coin_pipeline", "receiver", "sql", "stack")
 
 

@@ -16,7 +16,7 @@ import yaml
 from receiver.app import create_app
 from receiver.routes.documentation import OPENAPI
 from receiver.settings import ReceiverSettings
-from stack.up import PROJECT
+from tests import PROJECT
 from tests.receiver.conftest import PROBLEM_TYPE, Receiver, assert_problem
 
 DOCUMENT: dict[str, Any] = yaml.safe_load(OPENAPI.read_text())

@@ -12,7 +12,8 @@ import pytest
 
 from receiver.app import create_app
 from receiver.settings import ReceiverSettings
-from stack.up import PROJECT, free_port
+from stack.up import free_port
+from tests import PROJECT
 from tests.receiver.conftest import Receiver, answers, assert_problem, await_condition
 
 BIN = Path(sys.executable).parent
