@@ -30,7 +30,7 @@ CMD ["python", "-m", "stack.cli", "standin", "--host", "0.0.0.0"]
 
 FROM base AS pipeline
 COPY coin_pipeline coin_pipeline
-COPY workspace.yaml .
+COPY pyproject.toml workspace.yaml .
 COPY stack/dagster.yaml /dagster/
 RUN python -m compileall -q . && install --directory --owner=coins /dagster /dagster/storage
 ENV DAGSTER_HOME=/dagster

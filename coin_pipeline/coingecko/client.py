@@ -1,34 +1,26 @@
 """One HTTP call to CoinGecko at a time; facts and their certainty from docs.coingecko.com and its SDKs."""
 
-import json
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from http.client import responses
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import requests
 import urllib3
 
-from coin_pipeline.coingecko.errors import (
-    BadAnswerError,
-    RefusedError,
-    StaleConnectionError,
-    UnreachableError,
-)
-from coin_pipeline.coingecko.transport import StaleError, create_session
+from coin_pipeline.coingecko.answers import Received, read_answer
+from coin_pipeline.coingecko.errors import BadAnswerError, StaleConnectionError, UnreachableError
+from coin_pipeline.coingecko.transport import NotSentError, StaleError, causes_of, create_session
 
 PAGE_SIZE = 100  # tickers a page, fixed by CoinGecko
 
 MAX_ANSWER_BYTES = 5 * 2**20  # a real page of tickers is about 60 KiB, the list of all coins 1.5 MiB
 
-DEFAULT_RETRY_AFTER = 60.0  # seconds: the rate limit's window
-MAX_RETRY_AFTER = 300.0  # seconds
-
-ACCESS_PAUSE = 300.0  # seconds: a person has to act, and failing runs should not pile up
+MAX_ERROR_BYTES = 2**16  # of any other answer: enough for a page of the CDN
 
 LONGEST_IDENTIFIER = 255  # characters of an exchange or a coin; PostgreSQL cannot index one of thousands
 
@@ -36,6 +28,8 @@ LONGEST_LIMIT = 9  # digits of x-ratelimit-limit that are believed
 
 PRO_KEY_HEADER = "x-cg-pro-api-key"
 DEMO_KEY_HEADER = "x-cg-demo-api-key"
+
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +106,10 @@ class CoinGeckoClient:
         self._base_url = base_url.rstrip("/")
         self._timeouts = timeouts or Timeouts()
         self._session = create_session(self._base_url, timeout_of_answer=self._timeouts.answer, connections=connections)
-        self._session.headers.update({"accept": "application/json", **(key_header or {})})
+        self._has_key = bool(key_header)
+        self._session.headers.update(
+            {"accept": "application/json", "user-agent": USER_AGENT, **(key_header or {})},
+        )
 
     def close(self) -> None:
         """Close the connections that were kept."""
@@ -126,28 +123,32 @@ class CoinGeckoClient:
             page: 1 for the first hundred tickers.
 
         Raises:
-            RefusedError: 401, 403 or 429.
-            UnreachableError: no connection could be made.
+            RefusedError: CoinGecko or its CDN refuses to answer.
+            UnreachableError: the call could not be sent.
             StaleConnectionError: a connection that was kept turned out to be closed.
             BadAnswerError: any other answer, an answer too slow or too long, or one of another shape.
         """
         if not can_be_asked(coin_id):
             raise ValueError(f"{coin_id!r} would lead to another URL")
-        body, advertised_limit = self._get(f"/coins/{quote(coin_id, safe='')}/tickers", page=page)
+        content, headers = self._get(f"/coins/{quote(coin_id, safe='')}/tickers", page=page)
         return Answer(
-            page=None if body is None else page_of(_tickers_in(body)),
-            advertised_limit=advertised_limit,
+            page=None if content is None else page_of(_tickers_in(content)),
+            advertised_limit=_advertised_limit(headers),
         )
 
     def fetch_coin_ids(self) -> list[str]:
         """Ask for the ids of all active coins; raises what `fetch_tickers` does."""
-        body, _ = self._get("/coins/list")
-        if body is None:
+        content, _ = self._get("/coins/list")
+        if content is None:
             raise BadAnswerError("CoinGecko has no list of coins", status=HTTPStatus.NOT_FOUND)
-        return _coin_ids_in(body)
+        return _coin_ids_in(content)
 
-    def _get(self, path: str, **parameters: int) -> tuple[bytes | None, int | None]:
-        """Make one request and return the body, None for a 404, and the limit that was advertised with it."""
+    def ping(self) -> None:
+        """Ask nothing but for an answer; raises what `fetch_tickers` does."""
+        self._get("/ping")
+
+    def _get(self, path: str, **parameters: int) -> tuple[object, Mapping[str, str]]:
+        """Make one request and return what its JSON holds, None for a 404, and its headers."""
         try:
             with self._session.get(
                 f"{self._base_url}{path}",
@@ -156,21 +157,34 @@ class CoinGeckoClient:
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                return _body_of(response), _advertised_limit(response.headers)
+                return read_answer(_received(response), has_key=self._has_key), response.headers
+        except NotSentError as error:
+            raise UnreachableError(str(error)) from error
         except requests.Timeout as error:
             cause = str(_root_cause(error))
             reason = cause if cause.startswith("timed out") else f"timed out: {cause}"
             raise BadAnswerError(reason, status=None) from error
         except requests.ConnectionError as error:
-            if _never_connected(error):
-                raise UnreachableError(f"cannot connect to {self._base_url}: {_root_cause(error)}") from error
-            if any(isinstance(cause, StaleError) for cause in _causes(error)):
+            if any(isinstance(cause, StaleError) for cause in causes_of(error)):
                 raise StaleConnectionError from error
             raise BadAnswerError(f"the connection broke: {_root_cause(error)}", status=None) from error
-        except (requests.RequestException, ValueError) as error:  # its text may have the key, or a proxy's password
+        except (OSError, ValueError) as error:  # its text may have the key, or a proxy's password
             raise BadAnswerError(f"the call failed: {type(error).__name__}", status=None) from error
         except urllib3.exceptions.HTTPError as error:  # while reading the body, past requests
             raise BadAnswerError(f"the answer broke off: {_root_cause(error)}", status=None) from error
+
+
+def user_agent_of(project: Mapping[str, Any]) -> str:
+    """Return what this program calls itself: CoinGecko asks for a name that says who calls.
+
+    Args:
+        project: the table of that name in pyproject.toml.
+    """
+    url = next(iter(project.get("urls", {}).values()), None)
+    return f"{project['name']}/{project['version']}" + (f" (+{url})" if url else "")
+
+
+USER_AGENT = user_agent_of(tomllib.loads(PYPROJECT.read_text())["project"])
 
 
 def can_be_asked(coin_id: str) -> bool:
@@ -199,46 +213,9 @@ def page_of(tickers: list[object]) -> TickersPage:
     )
 
 
-def retry_after_of(headers: Mapping[str, str], *, now: datetime) -> float:
-    """Return the seconds that a 429 asks to wait: Retry-After, else `x-ratelimit-reset`, else a minute.
-
-    Args:
-        headers: the answer's; Retry-After has been seen as seconds and as an HTTP date, and missing, and
-            `x-ratelimit-reset` as `2025-07-25 14:54:00 +0000`.
-        now: aware; replaced by the answer's own `Date` where there is one, so that a wrong clock matters less.
-    """
-    asked = headers.get("retry-after", "").strip()
-    seconds = DEFAULT_RETRY_AFTER
-    if asked.isdecimal():
-        seconds = float(asked)
-    else:
-        reset = _http_date(asked) or _reset_time(headers.get("x-ratelimit-reset", ""))
-        if reset is not None:
-            seconds = (reset - (_http_date(headers.get("date", "")) or now)).total_seconds()
-    return min(max(seconds, 1.0), MAX_RETRY_AFTER)
-
-
-def _body_of(response: requests.Response) -> bytes | None:
-    """Return the body of a 200, None for a 404, and raise for every other status; only the status decides."""
-    status = response.status_code
-    if status == HTTPStatus.OK:
-        return _read_body(response)
-    if status == HTTPStatus.NOT_FOUND:
-        with suppress(BadAnswerError, urllib3.exceptions.HTTPError):  # read only to keep the connection
-            _read_body(response)
-        return None
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        wait = retry_after_of(response.headers, now=datetime.now(UTC))
-        reason = f"CoinGecko answered 429 and asks to wait {wait:.0f} s"
-        raise RefusedError(reason, status=status, cause="rate limit", pause=wait, has_code=False)
-    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        reason = (
-            f"CoinGecko refuses access with {status}: check COINGECKO_API_KEY and COINGECKO_PLAN "
-            "(a demo key needs plan demo, a paid key plan pro)"
-        )
-        raise RefusedError(reason, status=status, cause="access", pause=ACCESS_PAUSE, has_code=False)
-    # Not in its own words, which may be anything.
-    raise BadAnswerError(f"CoinGecko answered {status} {responses.get(status, '')}".rstrip(), status=status)
+def _received(response: requests.Response) -> Received:
+    body = _read_body(response) if response.status_code == HTTPStatus.OK else _read_beginning(response)
+    return Received(status=response.status_code, headers=response.headers, body=body)
 
 
 def _read_body(response: requests.Response) -> bytes:
@@ -251,27 +228,28 @@ def _read_body(response: requests.Response) -> bytes:
     return bytes(body)
 
 
-def _tickers_in(body: bytes) -> list[object]:
-    answer = _json_in(body)
-    if not isinstance(answer, dict) or not isinstance(answer.get("tickers"), list):
+def _read_beginning(response: requests.Response) -> bytes:
+    """Read what may hold an error code, and whatever comes of it: the status has said the rest."""
+    body = bytearray()
+    with suppress(OSError, urllib3.exceptions.HTTPError):
+        while len(body) < MAX_ERROR_BYTES and (chunk := response.raw.read1(2**14, decode_content=True)):
+            body += chunk
+    return bytes(body)
+
+
+def _tickers_in(content: object) -> list[object]:
+    tickers = content.get("tickers") if isinstance(content, dict) else None
+    if not isinstance(tickers, list):
         raise BadAnswerError("the answer has no list of tickers", status=HTTPStatus.OK)
-    return list(answer["tickers"])
+    return tickers
 
 
-def _coin_ids_in(body: bytes) -> list[str]:
-    answer = _json_in(body)
-    coins = answer if isinstance(answer, list) else []
+def _coin_ids_in(content: object) -> list[str]:
+    coins = content if isinstance(content, list) else []
     coin_ids = [coin["id"] for coin in coins if isinstance(coin, dict) and isinstance(coin.get("id"), str)]
     if not coin_ids:
         raise BadAnswerError("the answer is not a list of coins", status=HTTPStatus.OK)
     return [coin_id for coin_id in coin_ids if _storable(coin_id)]
-
-
-def _json_in(body: bytes) -> object:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise BadAnswerError("the answer is not JSON", status=HTTPStatus.OK) from error
 
 
 def _exchange_of(ticker: object) -> str | None:
@@ -294,34 +272,5 @@ def _advertised_limit(headers: Mapping[str, str]) -> int | None:
     return int(limit) or None if limit.isdecimal() and len(limit) <= LONGEST_LIMIT else None
 
 
-def _http_date(text: str) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):  # the latter for a time zone or a year of many digits
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _reset_time(text: str) -> datetime | None:
-    try:
-        return datetime.strptime(text.strip(), "%Y-%m-%d %H:%M:%S %z")
-    except ValueError:
-        return None
-
-
-def _never_connected(error: requests.ConnectionError) -> bool:
-    if isinstance(error, requests.exceptions.ProxyError):
-        return True
-    reason = getattr(error.args[0] if error.args else None, "reason", None)
-    return isinstance(reason, urllib3.exceptions.NewConnectionError)
-
-
 def _root_cause(error: BaseException) -> BaseException:
-    return list(_causes(error))[-1]
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, and what led to it."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+    return list(causes_of(error))[-1]

@@ -3,8 +3,9 @@
 import functools
 import io
 import socket
-import ssl
+import threading
 import time
+from collections.abc import Iterator
 from http import HTTPStatus
 from http.client import HTTPResponse
 from http.cookiejar import DefaultCookiePolicy
@@ -13,6 +14,7 @@ from typing import Any
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.utils import select_proxy
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 KEEP_ALIVE = 1.5  # seconds without a call after which a connection is not used again: servers close theirs unasked
@@ -26,7 +28,7 @@ def create_session(base_url: str, *, timeout_of_answer: float, connections: int)
         timeout_of_answer: seconds for the whole of an answer.
         connections: how many to keep.
     """
-    session = _Session()
+    session = _Session(base_url)
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     # Proxies and certificates as the environment has them, read once: each call would read it whole. No .netrc: its
     # password would be sent beside the key.
@@ -38,9 +40,58 @@ def create_session(base_url: str, *, timeout_of_answer: float, connections: int)
     return session
 
 
+class NotSentError(Exception):
+    """A request went wrong before it was on its way; the text says why, and is fit to be shown."""
+
+
+class _Progress(threading.local):
+    """How far the request has got that this thread makes."""
+
+    is_sent = False
+
+
+_progress = _Progress()
+
+
 class _Session(requests.Session):
+    def __init__(self, base_url: str) -> None:
+        super().__init__()
+        self._base_url = base_url
+
+    def request(self, *args: Any, **arguments: Any) -> requests.Response:  # noqa: ANN401 (as requests has it)
+        """Make a request; whatever goes wrong before it is on its way is one error."""
+        _progress.is_sent = False
+        try:
+            return super().request(*args, **arguments)
+        except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
+            if _progress.is_sent:
+                raise
+            proxy = select_proxy(self._base_url, self.proxies)
+            through = f" through the proxy {_host_of(proxy)}" if proxy else ""
+            raise NotSentError(f"cannot reach {_host_of(self._base_url)}{through}: {reason_of(error)}") from error
+
     def get_redirect_target(self, _response: requests.Response) -> None:
         """Know of no redirects: requests would read the whole body of one, followed or not."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Say what the system says was wrong; no other words, as they may have an address with a password in it."""
+    root = list(causes_of(error))[-1]
+    if not isinstance(root, OSError) or isinstance(root, requests.RequestException):
+        return type(root).__name__
+    return root.strerror or str(root)
+
+
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, and what led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _host_of(url: str) -> str:
+    """Return host and port; no user and password, whatever characters these are of."""
+    return url.rpartition("@")[2].rpartition("//")[2].partition("/")[0]
 
 
 class _PunctualReader(io.RawIOBase):
@@ -101,6 +152,12 @@ class _PunctualConnection(HTTPConnection):
         self._answered_at = None
         super().close()
 
+    def endheaders(self, *args: Any, **arguments: Any) -> None:  # noqa: ANN401 (as http has it)
+        if self.sock is None:
+            self.connect()
+        _progress.is_sent = True
+        super().endheaders(*args, **arguments)
+
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as urllib3 has it
         is_kept = self._answered_at is not None
         try:
@@ -115,12 +172,6 @@ class _PunctualConnection(HTTPConnection):
 
 class _PunctualTlsConnection(_PunctualConnection, HTTPSConnection):
     """The same over TLS."""
-
-    def connect(self) -> None:
-        try:
-            super().connect()
-        except ssl.SSLError as error:  # nothing was asked yet, unlike when it comes later
-            raise urllib3.exceptions.NewConnectionError(self, str(error)) from error
 
 
 class _PunctualAdapter(HTTPAdapter):

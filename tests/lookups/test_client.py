@@ -12,13 +12,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from coin_pipeline.coingecko.answers import retry_after_of
 from coin_pipeline.coingecko.client import (
     CoinGeckoClient,
     TickersPage,
     Timeouts,
     can_be_asked,
     key_header_of,
-    retry_after_of,
 )
 from coin_pipeline.coingecko.errors import (
     BadAnswerError,
@@ -69,9 +69,9 @@ def test_gzip_and_chunks_are_read_right(standin: RunningStandIn, coin_id: str) -
 @pytest.mark.parametrize(
     ("coin_id", "error", "status", "says"),
     [
-        ("standin-status-401", RefusedError, 401, "COINGECKO_API_KEY"),
-        ("standin-status-403", RefusedError, 403, "COINGECKO_PLAN"),
-        ("standin-403-html", RefusedError, 403, "403"),
+        ("standin-status-401", RefusedError, 401, "COINGECKO_PLAN"),
+        ("standin-status-403", RefusedError, 403, "address"),
+        ("standin-403-html", RefusedError, 403, "address"),
         ("standin-status-500", BadAnswerError, 500, "500"),
         ("standin-status-503", BadAnswerError, 503, "503"),
         ("standin-status-400", BadAnswerError, 400, "400"),
@@ -109,6 +109,7 @@ def test_every_other_answer_is_an_error_soon(
         ("standin-429-reset", 1, 2),
         ("standin-429-bare", 60, 60),
         ("standin-429-html", 60, 60),
+        ("standin-1015", 1800, 1800),
     ],
 )
 def test_a_429_says_how_long_to_wait_in_many_ways(
@@ -181,10 +182,10 @@ def full_backlog() -> Iterator[int]:
                 each.close()
 
 
-def test_a_timeout_in_connecting_is_a_failed_call() -> None:
+def test_a_timeout_in_connecting_asks_nothing_of_the_coin() -> None:
     with full_backlog() as port:
         client = CoinGeckoClient(base_url=f"http://127.0.0.1:{port}", timeouts=IMPATIENT)
-        with pytest.raises(BadAnswerError, match="timed out"):
+        with pytest.raises(UnreachableError, match="timed out"):
             client.fetch_tickers("bitcoin", page=1)
 
 

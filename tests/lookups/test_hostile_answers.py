@@ -46,6 +46,7 @@ class RawServer:
     answer: Answer
     listener: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
     requests: list[str] = field(default_factory=list)
+    heads: list[str] = field(default_factory=list)
     connections: int = 0
 
     @property
@@ -70,6 +71,7 @@ class RawServer:
                     head += received
                 path = head.split()[1].decode()
                 self.requests.append(path)
+                self.heads.append(head.decode("latin-1"))
                 pieces = list(itertools.islice(answer := iter(self.answer(path, number)), 1))
                 if not pieces:
                     return
