@@ -7,22 +7,19 @@ Run starts and handovers between runs are in the figures: they are what one run 
 import argparse
 import http.client
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
 
 import requests
 
 from benchmarks.report import Row, Section, Size, at_least, none_of, note, print_table
-from stack.demo import running_stack
+from stack.demo import running_stack, temporary_home
 from stack.errors import StackError
-from stack.home import Home
 from stack.standin.market import TICKER_COUNTS, coin_ids
 from stack.standin.server import API_ROOT, StandIn, create_server
 
@@ -157,11 +154,9 @@ def run(scenario: Scenario) -> Drain:
     """Run a scenario."""
     wanted = [coin_id for coin_id in coin_ids(COINS) if coin_id not in TICKER_COUNTS][: scenario.calls + 100]
     with (
-        tempfile.TemporaryDirectory(prefix="coins-") as directory,
+        temporary_home() as home,
         serving_standin(calls_per_minute=scenario.calls_per_minute) as (state, variables),
-        running_stack(
-            Home(Path(directory)), environment={**variables, "COINGECKO_CONCURRENCY": str(CONCURRENCY)}
-        ) as running,
+        running_stack(home, environment={**variables, "COINGECKO_CONCURRENCY": str(CONCURRENCY)}) as running,
     ):
         latency = LATENCY
         if not scenario.calls_per_minute:

@@ -1,10 +1,8 @@
 """What running the stack is like: starts, POST to row, and memory: `python -m benchmarks.operation`."""
 
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -12,7 +10,7 @@ import psutil
 
 from benchmarks.latency import compare_latency
 from benchmarks.report import Row, Section, Size, note, run_alone
-from stack.demo import running_demo_stack
+from stack.demo import running_demo_stack, temporary_home
 from stack.home import Home
 
 POSTS = {Size.FULL: 20, Size.QUICK: 3}
@@ -22,8 +20,7 @@ MEGABYTE = 2**20
 
 def measure(size: Size) -> Section:
     """Start a stack from nothing, use it, look at its memory, and start it again."""
-    with tempfile.TemporaryDirectory(prefix="coins-") as directory:
-        home = Home(Path(directory))
+    with temporary_home() as home:
         note("operation: a start from nothing")
         with timed_stack(home) as (from_nothing, state):
             rows = compare_latency(state, posts=POSTS[size])

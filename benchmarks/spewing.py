@@ -5,10 +5,8 @@ The same tasks go to both, one after the other, each with a CoinGecko of its own
 
 import itertools
 import random
-import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import psycopg
 from rich.console import Console
@@ -17,8 +15,7 @@ from benchmarks.databases import running_postgres
 from benchmarks.drain import COINS, LATENCY, serving_standin
 from benchmarks.report import Row, Section, Size, at_most, none_of, note, run_alone
 from benchmarks.servers import gthread, serving
-from stack.demo import running_stack
-from stack.home import Home
+from stack.demo import running_stack, temporary_home
 from stack.spew import REPLY_LIMIT, SpewReport, Task, spew, tasks_of
 from stack.standin.market import coin_ids
 
@@ -129,9 +126,9 @@ def acknowledged(report: SpewReport) -> set[str]:
 def send_here(tasks: Sequence[Task]) -> Outcome:
     """Send tasks to the whole stack while it looks coins up."""
     with (
-        tempfile.TemporaryDirectory(prefix="coins-") as directory,
+        temporary_home() as home,
         serving_standin(calls_per_minute=CALLS_PER_MINUTE) as (_, variables),
-        running_stack(Home(Path(directory)), environment=variables) as running,
+        running_stack(home, environment=variables) as running,
     ):
         report = _send(tasks, running["receiver_url"])
         with psycopg.connect(running["database_url"]) as connection:

@@ -8,7 +8,6 @@ import random
 import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +18,7 @@ import requests
 from playwright.sync_api import FloatRect, Page, sync_playwright
 from rich.console import Console
 
-from stack.demo import await_nothing_pending, running_demo_stack
-from stack.home import Home
+from stack.demo import await_nothing_pending, running_demo_stack, temporary_home
 from stack.spew import spew, tasks_of
 from stack.standin.market import WELL_KNOWN_COINS
 
@@ -35,20 +33,17 @@ def main() -> None:
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if chromium is None:
         sys.exit("No Chromium: install the package chromium, or name another with CHROMIUM")
-    directory = Path(tempfile.mkdtemp(prefix="coins-"))
-    try:
-        with (
-            running_demo_stack(Home(directory)) as state,
-            psycopg.connect(state["database_url"], autocommit=True) as connection,
-            a_page(chromium) as page,
-        ):
-            some_coins(state, connection)
-            photograph_a_good_day(page, state["ui_url"])
-            photograph_an_outage(page, state)
-            await_nothing_pending(connection, console=Console())
-            photograph_a_failed_check(page, state, connection)
-    finally:
-        shutil.rmtree(directory)
+    with (
+        temporary_home() as home,
+        running_demo_stack(home) as state,
+        psycopg.connect(state["database_url"], autocommit=True) as connection,
+        a_page(chromium) as page,
+    ):
+        some_coins(state, connection)
+        photograph_a_good_day(page, state["ui_url"])
+        photograph_an_outage(page, state)
+        await_nothing_pending(connection, console=Console())
+        photograph_a_failed_check(page, state, connection)
 
 
 @contextmanager

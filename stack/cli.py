@@ -1,10 +1,12 @@
 """The `coins` command."""
 
+import io
 import os
 import random
+import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import psycopg
@@ -169,14 +171,30 @@ def _listed_coin_ids() -> list[str]:
         ) from error
 
 
-def main() -> None:
-    """Run the command; an error that a user can mend is one clear line."""
+def run() -> None:
+    """Run the command; whatever a user can mend is one line, and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # ids are of any script, terminals are not
     try:
-        coins()
+        sys.exit(coins.main(standalone_mode=False))
     except StackError as error:
-        click.echo(f"Error: {error}", err=True)
+        _fail(str(error))
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except click.Abort:
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be flushed into it
         sys.exit(1)
+    except OSError as error:
+        _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+
+
+def _fail(text: str) -> NoReturn:
+    click.echo(f"Error: {text}", err=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":
-    main()
+    run()  # in an image, where nothing is inherited from a shell

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,9 +22,10 @@ from rich.table import Table
 from sql import query
 from stack.errors import StackError
 from stack.home import Home
+from stack.postgres import remove_cluster
 from stack.spew import print_report, spew, tasks_of
 from stack.standin.market import WELL_KNOWN_COINS
-from stack.supervisor import LOG_TAIL, end_with_parent
+from stack.supervisor import end_with_parent
 from stack.up import free_port
 
 TASKS = 20
@@ -42,10 +44,8 @@ def run_demo(*, keep: bool, console: Console) -> None:
         StackError: the stack did not start, or the pipeline stood still.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the stack is stopped
-    directory = Path(tempfile.mkdtemp(prefix="coins-"))
-    home = Home(directory)
-    try:
-        console.print(f"Starting the whole stack in {directory}, with a CoinGecko stand-in ...")
+    with temporary_home(keep=keep) as home:
+        console.print(f"Starting the whole stack in {home.path}, with a CoinGecko stand-in ...")
         with running_demo_stack(home) as state:
             console.print(f"Sending {TASKS} tasks of {IDS_A_TASK} ids to {state['receiver_url']}/coins")
             tasks = tasks_of(WELL_KNOWN_COINS, size=IDS_A_TASK, fresh=True, chance=random.Random())  # noqa: S311
@@ -56,10 +56,21 @@ def run_demo(*, keep: bool, console: Console) -> None:
                 _print_view(connection, "exchange_coin_stats", query("marts/read_exchange_coin_stats"), console=console)
                 _print_view(connection, "exchanges_with_x", query("marts/read_exchanges_with_x"), console=console)
         if keep:
-            console.print(f"Kept: look again with coins up --standin --home {directory}", soft_wrap=True)
+            again = shlex.join(["coins", "up", "--standin", "--home", str(home.path)])
+            console.print(f"Kept: look again with {again}", soft_wrap=True)
+
+
+@contextmanager
+def temporary_home(*, keep: bool = False) -> Iterator[Home]:
+    """Make a home for as long as the block lasts, or for good."""
+    home = Home(Path(tempfile.mkdtemp(prefix="coins-")).resolve())
+    home.path.chmod(0o711)  # PostgreSQL's own user passes through
+    try:
+        yield home
     finally:
         if not keep:
-            shutil.rmtree(directory)
+            remove_cluster(home.postgres_data)
+            shutil.rmtree(home.path)
 
 
 def running_demo_stack(home: Home) -> AbstractContextManager[dict[str, Any]]:
@@ -77,7 +88,7 @@ def running_stack(home: Home, *options: str, environment: Mapping[str, str] | No
         environment: variables beside those of this process.
     """
     log = home.path / "up.log"
-    command = [sys.executable, "-m", "stack.cli", "up", "--home", str(home.path), *options]
+    command = [sys.executable, "-m", "stack", "up", "--home", str(home.path), *options]
     ports = ["--receiver-port", str(free_port()), "--ui-port", str(free_port())]
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -102,7 +113,8 @@ def _await_ready(home: Home, process: subprocess.Popen[bytes], *, log: Path) -> 
             return home.read_state()
         except StackError:
             time.sleep(0.1)
-    raise StackError("\n".join(["The stack did not start:", *log.read_text().splitlines()[-LOG_TAIL:]]))
+    last_line = (log.read_text().splitlines() or ["it said nothing"])[-1]
+    raise StackError(last_line.removeprefix("Error: "))
 
 
 def await_nothing_pending(connection: psycopg.Connection, *, console: Console) -> None:

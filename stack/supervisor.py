@@ -6,6 +6,8 @@ readiness, a restart of what dies, an order of stopping, and children that end w
 
 import ctypes
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +19,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
+from stack.environment import MARKER
 from stack.errors import StackError
+from stack.system_user import SystemUser
 
 START_TIMEOUT = 60.0  # seconds until a service must be ready
 STOP_TIMEOUT = 2.4  # seconds until a service that was asked to stop is killed; there are four stages
@@ -25,7 +31,9 @@ RESTART_DELAY = 1.0  # seconds before a service that died is started again
 MOST_RESTARTS = 5  # of one service within a minute; then the stack ends
 RESTART_WINDOW = 60.0  # seconds
 POLL_EVERY = 0.05  # seconds
-LOG_TAIL = 15  # lines shown of the log of a service that failed
+LOOK_AT_LOGS_EVERY = 1.0  # seconds
+LOG_LIMIT = 10_000_000  # bytes, of a log and of what was in it before: at the default limit, of two hours each
+CAUSE = re.compile("FATAL|PANIC")  # PostgreSQL has more to say after the line that says why it ends
 
 PR_SET_PDEATHSIG = 1  # prctl(2), Linux
 
@@ -39,7 +47,7 @@ class Service:
         command: what to execute.
         environment: all of its environment variables.
         is_ready: tells whether it can be used.
-        user: the system user to run it as; None for the current one.
+        user: whom to run it as; None for the current user.
         stop_signal: asks it to end.
         stops_children: the signal goes to whatever it has started, too.
     """
@@ -48,7 +56,7 @@ class Service:
     command: Sequence[str]
     environment: Mapping[str, str]
     is_ready: Callable[[], bool]
-    user: str | None = None
+    user: SystemUser | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     stops_children: bool = False
 
@@ -74,7 +82,7 @@ class Supervisor:
 
         Args:
             logs: directory of a log file for each service.
-            working_directory: of every service.
+            working_directory: of every service; it also marks what is started as this stack's.
         """
         self.stop_requested = threading.Event()
         self._logs = logs
@@ -111,11 +119,15 @@ class Supervisor:
         Raises:
             StackError: a service keeps dying.
         """
+        looked_at_logs = time.monotonic()
         while not self.stop_requested.wait(POLL_EVERY):
             for child in self._children.values():
                 if child.process.poll() is not None:
                     self._restart(child)
                     on_restart(child.service.name)
+            if time.monotonic() - looked_at_logs > LOOK_AT_LOGS_EVERY:
+                self._bound_logs()
+                looked_at_logs = time.monotonic()
 
     def stop(self, *stages: Sequence[str]) -> None:
         """Stop all services, stage by stage; a service without a stage goes with the last."""
@@ -154,31 +166,62 @@ class Supervisor:
         child.process = self._spawn(child.service)
 
     def _spawn(self, service: Service) -> subprocess.Popen[bytes]:
-        with (self._logs / f"{service.name}.log").open("ab") as log:
+        with self._log_of(service).open("ab") as log:
             return subprocess.Popen(
                 service.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=service.environment,
+                env={**service.environment, MARKER: str(self._working_directory)},
                 cwd=self._working_directory,
-                user=service.user,
-                group=service.user,
+                user=service.user.uid if service.user else None,
+                group=service.user.gid if service.user else None,
                 extra_groups=[] if service.user else None,
                 start_new_session=True,  # Ctrl-C reaches this process only, and a group can be killed whole
                 preexec_fn=lambda: end_with_parent(service.stop_signal),  # noqa: PLW1509 (one thread spawns)
             )
 
+    def _log_of(self, service: Service) -> Path:
+        return self._logs / f"{service.name}.log"
+
     def _log_size(self, service: Service) -> int:
-        path = self._logs / f"{service.name}.log"
+        path = self._log_of(service)
         return path.stat().st_size if path.exists() else 0
 
+    def _bound_logs(self) -> None:
+        """Move a log that is full aside; the services go on appending to the file that they have open."""
+        for child in self._children.values():
+            if self._log_size(child.service) > LOG_LIMIT:
+                path = self._log_of(child.service)
+                with suppress(OSError):  # a full disk: then the log is only emptied
+                    shutil.copyfile(path, path.with_suffix(".log.1"))
+                os.truncate(path, 0)
+                child.log_start = 0
+
     def _obituary(self, child: _Child, what: str) -> str:
-        path = self._logs / f"{child.service.name}.log"
-        lines = path.read_bytes()[child.log_start :].decode(errors="replace").splitlines()[-LOG_TAIL:]
+        """Return what happened to a service in one line, with the one of its log that says why."""
+        path = self._log_of(child.service)
+        log = path.read_bytes()[child.log_start :].decode(errors="replace")
+        lines = [line.strip() for line in log.splitlines() if line.strip()]
+        cause = next((line for line in reversed(lines) if CAUSE.search(line)), (lines or ["it said nothing"])[-1])
         status = child.process.poll()
         ending = "" if status is None else f" (exit status {status})"
-        return "\n".join([f"{child.service.name} {what}{ending}; the last lines of {path}:", *lines])
+        return f"{child.service.name} {what}{ending}: {cause} -- more in {path}"
+
+
+def end_processes_of(home: Path) -> None:
+    """End what a stack that was killed has left; call it while nothing else can be running in its home.
+
+    They are known by what the supervisor marks them with, and runs inherit. Whoever has copied that variable, to look
+    into a problem, is spared: this process and those it comes from, and shells, which have a terminal. PostgreSQL is
+    left to `prepare_postgres`, as it must not be killed.
+    """
+    spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            is_left = process.environ().get(MARKER) == str(home) and process.terminal() is None
+            if is_left and process.pid not in spared and process.name() != "postgres":
+                process.kill()
 
 
 def end_with_parent(stop_signal: signal.Signals) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-import psutil
 import psycopg
 import requests
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -22,13 +21,9 @@ from stack.errors import StackError
 from stack.home import Home, home_at
 from stack.postgres import EmbeddedPostgres, prepare_postgres
 from stack.standin.server import API_ROOT
-from stack.supervisor import Service, StopRequestedError, Supervisor
+from stack.supervisor import Service, StopRequestedError, Supervisor, end_processes_of
 
 STANDIN_CALLS_PER_MINUTE = 600
-
-# Set in a shell or an image, this makes every Dagster run compile Dagster anew.
-LOOPBACK = "127.0.0.1,localhost"
-UNWANTED_VARIABLES = ("PYTHONDONTWRITEBYTECODE",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +50,17 @@ def run_stack(home: Home, *, ports: Ports, console: Console) -> None:
         StackError: it cannot start, or part of it keeps dying.
     """
     supervisor = Supervisor(logs=home.logs, working_directory=home.path)
-    for stop_signal in (signal.SIGINT, signal.SIGTERM):
+    for stop_signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(stop_signal, lambda *_: supervisor.stop_requested.set())
-    # What runs here talks to itself, whatever proxy leads to the rest of the world.
-    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), LOOPBACK]))
+    os.umask(0o077)  # what is in a home is its user's alone
     with home.claim():
-        end_processes_of(home)
+        end_processes_of(home.path)
         _check_ports(ports)
         try:
             started = time.monotonic()
             postgres = prepare_postgres(home.postgres_data)
+            for note in postgres.notes:
+                console.print(note, soft_wrap=True)
             _start(home, supervisor=supervisor, ports=ports, postgres=postgres, console=console)
 
             def publish_state() -> None:
@@ -152,7 +148,7 @@ def _first_services(ports: Ports, environment: Mapping[str, str]) -> list[Servic
         services.append(
             Service(
                 name="standin",
-                command=[sys.executable, "-m", "stack.cli", "standin", f"--port={standin}", limit],
+                command=[sys.executable, "-m", "stack", "standin", f"--port={standin}", limit],
                 environment=environment,
                 is_ready=lambda: _is_taken(standin),
             )
@@ -188,8 +184,7 @@ def _dagster_services(ports: Ports, environment: Mapping[str, str], *, postgres:
 
 def _environment(home: Home, *, postgres: EmbeddedPostgres, ports: Ports) -> dict[str, str]:
     """Return the environment of every service: the user's, with what this stack decides itself."""
-    environment = {name: value for name, value in os.environ.items() if name not in UNWANTED_VARIABLES}
-    environment |= {
+    decided = {
         "DATABASE_URL": postgres.url("challenge_db"),
         "DAGSTER_DATABASE_URL": postgres.url("dagster"),
         "DAGSTER_HOME": str(home.dagster_home),
@@ -197,15 +192,18 @@ def _environment(home: Home, *, postgres: EmbeddedPostgres, ports: Ports) -> dic
         "DAGSTER_CODE_SERVER_PORT": str(ports.code_server),
         "RECEIVER_PORT": str(ports.receiver),
         "PYTHONUNBUFFERED": "1",
+        "LC_ALL": "C",  # messages that all can read
     }
     if ports.standin is not None:
-        environment |= {
+        decided |= {
             "COINGECKO_BASE_URL": f"http://127.0.0.1:{ports.standin}{API_ROOT}",
             "COINGECKO_CALLS_PER_MINUTE": str(STANDIN_CALLS_PER_MINUTE),
             "COINGECKO_API_KEY": "",
             "COINGECKO_PLAN": "",
         }
-    return environment
+    # Settings are read in any case: another spelling would count as well.
+    inherited = {name: value for name, value in os.environ.items() if name.upper() not in decided}
+    return inherited | decided
 
 
 def _command_for(home: Home) -> str:
@@ -218,19 +216,6 @@ def receiver_host() -> str:
     """Return the address at which this machine reaches the receiver."""
     host = os.environ.get("RECEIVER_HOST") or "127.0.0.1"
     return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 (compared, not bound)
-
-
-def end_processes_of(home: Home) -> None:
-    """End what a stack that was killed has left in this home; its lock is held, so nothing else can be there.
-
-    A run could otherwise go on for a minute. PostgreSQL ends by itself, and is waited for.
-    """
-    for process in psutil.process_iter():
-        try:
-            if process.name() != "postgres" and process.environ().get("DAGSTER_HOME") == str(home.dagster_home):
-                process.kill()
-        except psutil.Error:
-            continue
 
 
 def _check_ports(ports: Ports) -> None:

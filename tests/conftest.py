@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,30 @@ from stack.supervisor import Supervisor
 from stack.up import postgres_service
 
 TEMPLATE = "migrated"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """As root, keep temporary directories where PostgreSQL's own user can reach them."""
+    if os.geteuid() == 0 and not config.option.basetemp:
+        directory = Path(tempfile.mkdtemp(prefix="coins-tests-"))
+        directory.chmod(0o711)
+        config.option.basetemp = str(directory / "tmp")
+        config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
+
+
+@pytest.fixture(scope="session")
+def tmp_path_factory(tmp_path_factory: pytest.TempPathFactory) -> pytest.TempPathFactory:
+    """Make temporary directories, `tmp_path` among them, that others may pass through, as homes are."""
+    make = tmp_path_factory.mktemp
+
+    def mktemp(basename: str, numbered: bool = True) -> Path:  # noqa: FBT001, FBT002 (as pytest has it)
+        directory = make(basename, numbered)
+        directory.chmod(0o711)
+        return directory
+
+    tmp_path_factory.getbasetemp().chmod(0o711)
+    tmp_path_factory.mktemp = mktemp  # type: ignore[method-assign]
+    return tmp_path_factory
 
 
 @pytest.fixture(scope="session")

@@ -105,7 +105,7 @@ def stack(
         read_images()[target].copy_into(home / target)
     port = free_port()
     postgres = prepare_postgres(home / "data")
-    (home / "data" / "pg_hba.conf").write_text("local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+    (postgres.data / "pg_hba.conf").write_text("local all postgres trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
     server = Service(
         name="db",
         command=[*postgres.command, "-c", "listen_addresses=127.0.0.1", "-p", str(port)],

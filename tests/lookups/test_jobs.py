@@ -92,7 +92,7 @@ def test_coins_requeue_brings_dead_letters_back_and_names_them(
     home = Home(tmp_path)
 
     def coins_requeue(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "stack.cli", "requeue", "--home", str(tmp_path), *arguments]
+        command = [sys.executable, "-m", "stack", "requeue", "--home", str(tmp_path), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     with home.claim():

@@ -35,7 +35,7 @@ class KillablePostgres:
     def start(self) -> None:
         self.process = subprocess.Popen(
             self.server.command,
-            user=self.server.system_user,
+            user=self.server.system_user.uid if self.server.system_user else None,
             cwd="/",
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

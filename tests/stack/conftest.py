@@ -19,7 +19,7 @@ from stack.errors import StackError
 from stack.home import Home
 from stack.up import free_port
 
-COINS = [sys.executable, "-m", "stack.cli"]
+COINS = [str(Path(sys.executable).with_name("coins"))]
 
 
 @dataclass(frozen=True, kw_only=True)
