@@ -49,7 +49,6 @@ class Service:
         is_ready: tells whether it can be used.
         user: whom to run it as; None for the current user.
         stop_signal: asks it to end.
-        stops_children: the signal goes to whatever it has started, too.
     """
 
     name: str
@@ -58,7 +57,6 @@ class Service:
     is_ready: Callable[[], bool]
     user: SystemUser | None = None
     stop_signal: signal.Signals = signal.SIGTERM
-    stops_children: bool = False
 
 
 @dataclass
@@ -137,8 +135,7 @@ class Supervisor:
             children = [self._children[name] for name in stage if name in self._children]
             for child in children:
                 if child.process.poll() is None:
-                    send = os.killpg if child.service.stops_children else os.kill
-                    send(child.process.pid, child.service.stop_signal)
+                    os.kill(child.process.pid, child.service.stop_signal)
             deadline = time.monotonic() + STOP_TIMEOUT
             for child in children:
                 try:

@@ -139,7 +139,6 @@ def _first_services(ports: Ports, environment: Mapping[str, str]) -> list[Servic
             command=[sys.executable, "-m", "coin_pipeline.code_server"],
             environment=environment,
             is_ready=lambda: _serves_grpc(ports.code_server),
-            stops_children=True,  # a run then hands back its leases, and the next start need not wait for them
         ),
     ]
     if ports.standin is not None:

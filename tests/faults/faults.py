@@ -20,7 +20,7 @@ from tests.stack.conftest import COINS, await_until, processes_in
 
 DISK = "200m"  # of which a new cluster takes 40 MB
 
-RUN = "spawn_main"  # in the command line of a run, which is a child of the code server
+FORKED_FROM = "forkserver"  # in the command line of what runs are forked from, a child of the code server
 
 Fault = Callable[[World], None]
 
@@ -59,7 +59,8 @@ def kill_run(world: World) -> None:
     """Kill a run with lookups in flight."""
 
     def runs() -> list[psutil.Process]:
-        return [child for child in service(world, "code-server").children() if RUN in " ".join(child.cmdline())]
+        children = service(world, "code-server").children()
+        return [run for child in children if FORKED_FROM in " ".join(child.cmdline()) for run in child.children()]
 
     await_until(lambda: runs() != [], seconds=30, what="a run")
     world.await_lookups()

@@ -5,7 +5,7 @@ import psycopg
 import pytest
 from psycopg_pool import ConnectionPool
 
-from coin_pipeline.code_server import fail_leftover_runs
+from coin_pipeline.code_server.leftover_runs import fail_leftover_runs
 from coin_pipeline.defs.enrichment.sensors import claim_lookup_run
 from coin_pipeline.lookup_queue import LookupQueue, take_up_pending
 from tests.conftest import stage

@@ -8,7 +8,6 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -85,21 +84,6 @@ def test_a_service_that_ignores_the_signal_is_killed_with_its_children(
     supervisor.stop()
     assert time.monotonic() - started < 5
     assert_ends(int((tmp_path / "child").read_text()))
-
-
-def test_the_children_of_a_service_can_be_asked_to_stop_too(
-    supervisor: Supervisor, service: Callable[..., Service], tmp_path: Path
-) -> None:
-    program = """
-        import signal, subprocess, sys, time
-        tidy = "import pathlib, signal, time; signal.signal(signal.SIGTERM, lambda *_: pathlib.Path('tidied').touch());"
-        child = subprocess.Popen([sys.executable, "-c", tidy + "pathlib.Path('ready').touch(); signal.pause()"])
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        child.wait()
-    """
-    supervisor.start(replace(service(program), stops_children=True))
-    supervisor.stop()
-    assert (tmp_path / "tidied").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")

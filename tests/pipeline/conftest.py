@@ -1,0 +1,164 @@
+"""A code server as a process of its own, on a real instance of Dagster; no daemon, so that tests decide what runs."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import pytest
+from dagster._cli.job import _create_run
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import GrpcServerTarget
+
+import stack
+from coin_pipeline.code_server.probe import answers
+from stack.postgres import EmbeddedPostgres
+from stack.up import free_port
+from tests.conftest import create_database
+from tests.stack.conftest import await_until
+
+DAGSTER_YAML = Path(stack.__file__).with_name("dagster.yaml")
+
+
+@dataclass(kw_only=True)
+class Dagster:
+    """An instance of Dagster's, and what a code server needs to serve it.
+
+    Attributes:
+        home: DAGSTER_HOME.
+        environment: of a code server.
+        instance: the same, here.
+    """
+
+    home: Path
+    environment: dict[str, str]
+    instance: dg.DagsterInstance
+
+    def status(self, run_id: str) -> dg.DagsterRunStatus:
+        run = self.instance.get_run_by_id(run_id)
+        assert run
+        return run.status
+
+    def await_status(self, run_id: str, *statuses: dg.DagsterRunStatus, seconds: float) -> None:
+        await_until(
+            lambda: self.status(run_id) in statuses, seconds=seconds, what=f"{statuses}, not {self.status(run_id)}"
+        )
+
+
+@dataclass(kw_only=True)
+class RunningCodeServer:
+    """A code server that serves.
+
+    Attributes:
+        dagster: where it does.
+        process: its own.
+        port: it listens there.
+        log: what it has written.
+    """
+
+    dagster: Dagster
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def launch(self, job: str, *, tags: Mapping[str, str] | None = None) -> str:
+        """Start a run as the daemon and the web server do, and return its id once it was launched."""
+        target = GrpcServerTarget(host="127.0.0.1", port=self.port, socket=None, location_name="coin_pipeline")
+        with WorkspaceProcessContext(self.dagster.instance, target) as context:
+            workspace = context.create_request_context()
+            location = workspace.get_code_location("coin_pipeline")
+            (repository,) = location.get_repositories().values()
+            run = _create_run(
+                self.dagster.instance, location, repository, repository.get_full_job(job), {}, tags or {}, None, None
+            )
+            return self.dagster.instance.submit_run(run.run_id, workspace).run_id
+
+    def terminate(self, run_id: str) -> None:
+        assert self.dagster.instance.run_launcher.terminate(run_id)
+
+    def forked_from(self) -> psutil.Process:
+        """Return the process that runs are forked from."""
+        (found,) = [
+            child for child in psutil.Process(self.process.pid).children() if "forkserver" in " ".join(child.cmdline())
+        ]
+        return found
+
+    def runs(self) -> list[psutil.Process]:
+        """Return the processes of warm runs."""
+        return self.forked_from().children()
+
+    def run_of(self, run_id: str) -> psutil.Process:
+        """Return the process of a run that has started."""
+        (started,) = self.dagster.instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_START)
+        assert started.dagster_event
+        assert started.dagster_event.pid
+        return psutil.Process(started.dagster_event.pid)
+
+
+def is_gone(process: psutil.Process) -> bool:
+    """Tell whether a process has ended, whoever has yet to learn of it."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.fixture(scope="module")
+def dagster(
+    postgres: EmbeddedPostgres,
+    database_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+) -> Iterator[Dagster]:
+    home = tmp_path_factory.mktemp("dagster")
+    (home / "dagster.yaml").write_text(DAGSTER_YAML.read_text())
+    storage_url = create_database(postgres, f"dagster_{request.module.__name__.rpartition('.')[2]}")
+    environment = {
+        "DATABASE_URL": database_url,
+        "DAGSTER_DATABASE_URL": storage_url,
+        "DAGSTER_HOME": str(home),
+        "DAGSTER_CODE_SERVER_HOST": "127.0.0.1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_DATABASE_URL", storage_url)
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            yield Dagster(home=home, environment={**os.environ, **environment}, instance=instance)
+
+
+@contextmanager
+def serving(
+    dagster: Dagster, *, port: int | None = None, program: str | None = None, variables: Mapping[str, str] | None = None
+) -> Iterator[RunningCodeServer]:
+    """Run a code server for as long as the block lasts, and leave nothing of it."""
+    port = port or free_port()
+    log = dagster.home / f"code-server-{port}.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, *(["-c", program] if program else ["-m", "coin_pipeline.code_server"])],
+            env={**dagster.environment, "DAGSTER_CODE_SERVER_PORT": str(port), **(variables or {})},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        await_until(
+            lambda: process.poll() is not None or answers(f"127.0.0.1:{port}", timeout=1),
+            seconds=60,
+            what=f"a code server: {log.read_text()}",
+        )
+        assert process.poll() is None, log.read_text()
+        yield RunningCodeServer(dagster=dagster, process=process, port=port, log=log)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,140 @@
+"""Runs: forked from a warm process, ended with it, and never in each other's way. Real processes, killed and frozen."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+import pytest
+
+from stack.standin.server import StandIn
+from tests.conftest import RunningStandIn, serve, stage
+from tests.pipeline.conftest import Dagster, RunningCodeServer, is_gone, serving
+from tests.stack.conftest import await_until
+
+LATENCY = 25.0  # seconds that CoinGecko takes to answer
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="runs start cold elsewhere")
+
+# The code server as it is, but for how long it waits.
+IMPATIENT = """
+from coin_pipeline.code_server import __main__, server, watch
+server.END_WITHIN, watch.ANSWER_WITHIN, watch.ASK_EVERY = 3.0, 0.5, 0.2
+__main__.main()
+"""
+
+
+@pytest.fixture(scope="module")
+def standin() -> Iterator[RunningStandIn]:
+    with serve(StandIn(calls_per_window=0, latency_seconds=LATENCY)) as standin:
+        yield standin
+
+
+@pytest.fixture
+def coingecko(standin: RunningStandIn) -> dict[str, str]:
+    """Variables that lead a code server to a CoinGecko that is slow."""
+    return {"COINGECKO_BASE_URL": standin.base_url, "COINGECKO_CALLS_PER_MINUTE": "0"}
+
+
+@pytest.fixture
+def server(dagster: Dagster, coingecko: dict[str, str]) -> Iterator[RunningCodeServer]:
+    with serving(dagster, program=IMPATIENT, variables=coingecko) as server:
+        yield server
+
+
+def start_drain(server: RunningCodeServer, connection: psycopg.Connection) -> str:
+    """Have a drain at work, with two calls in flight."""
+    stage(connection, "bitcoin", "ethereum")
+    run_id = server.launch("drain")
+    await_until(lambda: leases(connection) == 2, seconds=30, what="calls in flight")
+    return run_id
+
+
+def leases(connection: psycopg.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM coin_lookups WHERE leased_until > now()").fetchall()[0][0])
+
+
+def test_what_runs_are_forked_from_is_warm_and_has_no_thread_and_no_connection(
+    server: RunningCodeServer, dagster: Dagster, connection: psycopg.Connection
+) -> None:
+    run_id = start_drain(server, connection)
+    source = server.forked_from()
+    assert server.run_of(run_id).ppid() == source.pid
+    assert source.num_threads() == 1
+    assert [each.raddr for each in source.net_connections("all") if each.raddr] == []
+    assert "libpq" in "".join(each.path for each in source.memory_maps())
+    # A run that is killed is noticed, and the next one is as warm.
+    server.run_of(run_id).kill()
+    dagster.await_status(run_id, dg.DagsterRunStatus.FAILURE, seconds=10)
+    following = server.launch("prune")
+    dagster.await_status(following, dg.DagsterRunStatus.SUCCESS, seconds=30)
+    assert server.forked_from().pid == source.pid
+    assert "Runs start cold" not in server.log.read_text()
+
+
+def test_runs_end_with_what_they_were_forked_from_and_the_next_is_forked_again(
+    server: RunningCodeServer, dagster: Dagster, connection: psycopg.Connection
+) -> None:
+    run_id = start_drain(server, connection)
+    run, source = server.run_of(run_id), server.forked_from()
+    source.send_signal(signal.SIGTERM)  # is ignored
+    run.suspend()
+    source.kill()
+    await_until(lambda: is_gone(run), seconds=5, what="the run ended")
+    dagster.await_status(run_id, dg.DagsterRunStatus.FAILURE, seconds=10)
+    following = server.launch("prune")
+    dagster.await_status(following, dg.DagsterRunStatus.SUCCESS, seconds=30)
+    assert server.forked_from().pid != source.pid
+    assert "is started again" in server.log.read_text()
+
+
+def test_runs_end_with_their_code_server_before_the_next_one_reports_them(
+    server: RunningCodeServer, dagster: Dagster, connection: psycopg.Connection, coingecko: dict[str, str]
+) -> None:
+    run_id = start_drain(server, connection)
+    run, source = server.run_of(run_id), server.forked_from()
+    run.suspend()  # so that it has to be killed, five seconds later
+    server.process.kill()
+    server.process.wait()
+    with serving(dagster, port=server.port, variables=coingecko):
+        assert is_gone(run)
+        assert is_gone(source)
+        assert dagster.status(run_id) is dg.DagsterRunStatus.FAILURE
+
+
+def test_a_frozen_run_that_is_terminated_keeps_no_other_from_starting_and_is_killed(
+    server: RunningCodeServer, dagster: Dagster, connection: psycopg.Connection
+) -> None:
+    run_id = start_drain(server, connection)
+    run = server.run_of(run_id)
+    run.suspend()
+    server.terminate(run_id)
+    following = server.launch("prune")
+    dagster.await_status(following, dg.DagsterRunStatus.SUCCESS, seconds=15)
+    await_until(lambda: is_gone(run), seconds=15, what="the frozen run killed")
+    dagster.await_status(run_id, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED, seconds=10)
+
+
+def test_a_code_server_that_is_deaf_ends(
+    server: RunningCodeServer, dagster: Dagster, connection: psycopg.Connection
+) -> None:
+    run_id = start_drain(server, connection)
+    run = server.run_of(run_id)
+    with psycopg.connect(dagster.environment["DAGSTER_DATABASE_URL"]) as storage:
+        storage.execute("LOCK TABLE runs")  # whoever asks how a run ended waits, with the lock of all executions held
+        run.kill()
+        assert server.process.wait(30) == 1
+    assert "has not answered" in server.log.read_text()
+
+
+def test_where_nothing_can_be_forked_runs_start_cold_and_one_line_says_why(
+    dagster: Dagster, coingecko: dict[str, str], tmp_path: Path
+) -> None:
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    with serving(dagster, variables={**coingecko, "TMPDIR": str(long)}) as server:
+        run_id = server.launch("prune")
+        dagster.await_status(run_id, dg.DagsterRunStatus.SUCCESS, seconds=60)
+        assert server.log.read_text().count("Runs start cold") == 1
