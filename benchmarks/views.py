@@ -7,12 +7,13 @@ from statistics import median
 import psycopg
 
 from benchmarks.databases import create_migrated, running_postgres
-from benchmarks.report import Row, Section, Size, digits, note, run_alone
+from benchmarks.report import Row, Section, Size, at_most, digits, note, run_alone
 from sql import SQL_DIR
 
 COINS = 20_000
 EXCHANGES_A_COIN = 10
 EXCHANGES = 200
+MOST_RATIO = 0.5
 ROUNDS = {Size.FULL: 15, Size.QUICK: 5}
 VIEWS = ("exchange_coin_stats", "exchanges_with_x")  # in the order of their queries in challenge.sql
 
@@ -60,6 +61,7 @@ def measure(size: Size) -> Section:
                     unit="ms",
                     reference="the query by hand",
                     reference_figure=median(floor) * 1000,
+                    limits=(at_most(median(ours) / median(floor), MOST_RATIO),),
                 )
             )
     conditions = (

@@ -9,7 +9,7 @@ import time
 import psycopg
 import pytest
 
-from sql import SQL_DIR, schema_version
+from sql import schema_version
 from stack.postgres import EmbeddedPostgres
 from tests.conftest import create_database
 
@@ -77,14 +77,3 @@ def test_a_database_that_cannot_be_migrated_is_one_clear_line(url: str, says: st
     assert result.returncode != 0
     assert says in result.stderr
     assert len(result.stderr.splitlines()) == 1
-
-
-def test_each_view_gives_the_rows_of_its_challenge_query(connection: psycopg.Connection) -> None:
-    connection.execute(
-        "INSERT INTO coins (id, exchanges, complete) VALUES ('a', '{x,y}', true), ('b', '{x}', true), ('c', '{}', true)"
-    )
-    first, second = (SQL_DIR / "challenge.sql").read_text().strip().rstrip(";").split(";")
-    stats = connection.execute("TABLE exchange_coin_stats").fetchall()
-    names = connection.execute("TABLE exchanges_with_x").fetchall()
-    assert connection.execute(first.encode()).fetchall() == stats == [("x", 2, 1.5), ("y", 1, 1.0)]
-    assert connection.execute(second.encode()).fetchall() == names == [("x",)]

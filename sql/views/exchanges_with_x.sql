@@ -1,8 +1,13 @@
 -- Challenge query 2: the exchanges with an "x" in their name.
+-- A name is there when a coin lists it now: that which was seen with it first, or else any.
 CREATE OR REPLACE VIEW exchanges_with_x AS
-SELECT DISTINCT exchange
-FROM coins
-CROSS JOIN unnest(exchanges) AS exchange
-WHERE exchange LIKE '%x%'
-ORDER BY exchange;
+SELECT name.exchange
+FROM exchange_names AS name
+WHERE
+    name.exchange LIKE '%x%'
+    AND (
+        EXISTS (SELECT FROM coins WHERE coins.task_run = name.task_run AND name.exchange = ANY(coins.exchanges))
+        OR EXISTS (SELECT FROM coins WHERE coins.exchanges @> ARRAY[name.exchange])
+    )
+ORDER BY name.exchange;
 COMMENT ON COLUMN exchanges_with_x.exchange IS 'CoinGecko''s identifier of the exchange.';
