@@ -1,38 +1,53 @@
-# The images of docker-compose.yml and deploy/kubernetes: one base, and a target for each program.
-FROM python:3.11-slim-bookworm AS build
+# The images of docker-compose.yml and deploy/kubernetes: a target for each program, with what it needs and no more.
+# What builds a virtual environment is not in them.
+FROM python:3.13-slim-trixie AS build
+RUN python -m venv --without-pip /venv
 WORKDIR /build
-COPY requirements.txt .
-# This stage's pip installs into the virtual environment, so that the images have none there.
-RUN python -m venv --without-pip /venv \
-    && pip --python /venv/bin/python install --no-cache-dir --no-compile --requirement requirements.txt \
-    && /venv/bin/python -m compileall -q -j 0 /venv/lib
+ENV PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
-FROM python:3.11-slim-bookworm AS base
-RUN useradd --uid 10001 --create-home coins
+FROM build AS receiver-packages
+COPY requirements/receiver.txt .
+RUN pip --python /venv/bin/python install --requirement receiver.txt && /venv/bin/python -m compileall -q -j 0 /venv/lib
+
+FROM build AS standin-packages
+COPY requirements/standin.txt .
+RUN pip --python /venv/bin/python install --requirement standin.txt && /venv/bin/python -m compileall -q -j 0 /venv/lib
+
+FROM build AS pipeline-packages
+COPY requirements/pipeline.txt .
+RUN pip --python /venv/bin/python install --requirement pipeline.txt && /venv/bin/python -m compileall -q -j 0 /venv/lib
+
+FROM python:3.13-slim-trixie AS base
+RUN useradd --uid 10001 --no-create-home coins
 WORKDIR /app
-COPY --from=build /venv /venv
-COPY sql sql
+COPY deploy/healthy.py .
 ENV PATH=/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONPATH=/app PYTHONUNBUFFERED=1
 # Passes signals on to the program and reaps orphans, in compose and in Kubernetes alike.
 ENTRYPOINT ["dumb-init", "--single-child", "--"]
 
 FROM base AS receiver
+COPY --from=receiver-packages /venv /venv
+COPY sql sql
 COPY receiver receiver
 RUN python -m compileall -q .
 USER 10001
 CMD ["python", "-m", "receiver"]
 
 FROM base AS standin
-COPY stack stack
+COPY --from=standin-packages /venv /venv
+COPY stack/__init__.py stack/
+COPY stack/standin stack/standin
 RUN python -m compileall -q .
 USER 10001
-CMD ["python", "-m", "stack.cli", "standin", "--host", "0.0.0.0"]
+CMD ["python", "-m", "stack.standin", "--host=0.0.0.0", "--port=8080"]
 
 FROM base AS pipeline
-COPY coin_pipeline coin_pipeline
-COPY pyproject.toml workspace.yaml .
+COPY --from=pipeline-packages /venv /venv
+COPY sql sql
+COPY pyproject.toml workspace.yaml ./
 COPY stack/dagster.yaml /dagster/
-RUN python -m compileall -q . && install --directory --owner=coins /dagster /dagster/storage
+COPY coin_pipeline coin_pipeline
+RUN python -m compileall -q . && install --directory --owner=coins /dagster/storage
 ENV DAGSTER_HOME=/dagster
 USER 10001
 CMD ["python", "-m", "coin_pipeline.code_server"]

