@@ -1,8 +1,5 @@
 """From a request's body to the coin ids in it, exactly as they were sent."""
 
-import codecs
-import csv
-import io
 import itertools
 import json
 import re
@@ -16,9 +13,27 @@ from receiver.problems import ProblemError
 MAX_ID_LENGTH = 128  # characters
 MAX_REJECTED_VALUE_LENGTH = 200  # characters kept of an id that is rejected
 
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+MAX_SHOWN_LENGTH = 60  # characters repeated of what a client sent, where it is told what is wrong
 
-csv.field_size_limit(2**31 - 1)  # the body's size is limited already; a long field is one rejected id
+# UTF-8 and US-ASCII, which is a part of it, by all names that are in use, without what names are told apart by in vain.
+# Not by `codecs.lookup`, which keeps each unknown name for ever.
+UTF8_NAMES = {
+    *("", "utf8", "utf", "u8", "csutf8", "utf8sig", "utf8mb4", "cp65001", "unicode11utf8"),
+    *("ascii", "usascii", "us", "csascii", "iso646us", "iso646irv1991", "isoir6", "ansix341968", "ansix341986"),
+    *("ibm367", "cp367"),
+}
+_NO_PART_OF_A_NAME = str.maketrans("", "", " -_.:'\"")
+
+BAD_CATEGORIES = {
+    "Cc": "contains a control character",
+    "Cs": "not valid Unicode",
+    "Cf": "contains an invisible character",
+}
+
+SEPARATORS = (",", ";", "\t")
+_SEPARATOR_LINE = re.compile(r"""\s*"?sep=([^"\r\n])"?[^\S\r\n]*(?:\r\n|\r|\n|\Z)""", re.IGNORECASE)
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +72,7 @@ def parse_coins(body: bytes, *, mimetype: str, parameters: Mapping[str, str], ma
     Args:
         body: the raw body.
         mimetype: its media type in lower case, without parameters.
-        parameters: the media type's parameters; only `charset` matters.
+        parameters: the media type's parameters; only `charset` and `header` matter.
         max_coins: items that one body may hold.
 
     Raises:
@@ -66,10 +81,18 @@ def parse_coins(body: bytes, *, mimetype: str, parameters: Mapping[str, str], ma
     if mimetype not in {"application/json", "text/csv"}:
         raise ProblemError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            f"Send application/json or text/csv, not {mimetype or 'a body without a content type'}.",
+            f"Send application/json or text/csv, not {_shown(mimetype) or 'a body without a content type'}.",
         )
-    text = _decode(body, charset=parameters.get("charset", "utf-8"))
-    items = _items_of_json(text) if mimetype == "application/json" else _items_of_csv(text, at_most=max_coins + 1)
+    text = _decode(body, charset=parameters.get("charset", ""))
+    if mimetype == "application/json":
+        items = _items_of_json(text)
+    elif parameters.get("header", "").lower() == "absent":
+        raise ProblemError(
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "The media type says header=absent; send a first line that names a column coins, and no header=absent.",
+        )
+    else:
+        items = _items_of_csv(text, at_most=max_coins + 1)
     if len(items) > max_coins:
         raise ProblemError(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -78,17 +101,26 @@ def parse_coins(body: bytes, *, mimetype: str, parameters: Mapping[str, str], ma
     return _sort_out(items)
 
 
+def _shown(text: str) -> str:
+    """Return what a client sent, no longer than it takes to recognise it."""
+    return text if len(text) <= MAX_SHOWN_LENGTH else text[:MAX_SHOWN_LENGTH] + " ..."
+
+
 def _decode(body: bytes, *, charset: str) -> str:
+    if charset.lower().translate(_NO_PART_OF_A_NAME) not in UTF8_NAMES:
+        raise ProblemError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send UTF-8, not {_shown(charset)}.")
+    if body.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in body[:4]:
+        raise ProblemError(
+            HTTPStatus.BAD_REQUEST, "The body is UTF-16 or UTF-32 from line 1 on; save or send it as UTF-8."
+        )
     try:
-        is_utf8 = codecs.lookup(charset).name == "utf-8"
-    except (LookupError, ValueError):
-        is_utf8 = False
-    if not is_utf8:
-        raise ProblemError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send UTF-8, not {charset}.")
-    try:
-        return body.decode("utf-8-sig")
+        return body.decode().lstrip("\ufeff")
     except UnicodeDecodeError as error:
-        raise ProblemError(HTTPStatus.BAD_REQUEST, f"The body is not UTF-8 at byte {error.start}.") from error
+        line = len((body[: error.start] + b"?").splitlines())
+        raise ProblemError(
+            HTTPStatus.BAD_REQUEST,
+            f"Line {line} is not UTF-8, at byte {error.start} of the body; save or send it as UTF-8, not Windows-1252.",
+        ) from error
 
 
 def _items_of_json(text: str) -> list[object]:
@@ -128,18 +160,77 @@ def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is not a JSON value")
 
 
+@dataclass(slots=True)
+class _BrokenRow:
+    """The first line of a row that is not CSV."""
+
+    text: str
+
+
 def _items_of_csv(text: str, *, at_most: int) -> list[object]:
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = [name.strip().lower() for name in next(rows, [])]
+    """Return what is in the column coins; the separator is the one that the header line uses beside its name."""
+    separator_line = _SEPARATOR_LINE.match(text)
+    if separator_line is not None:
+        text = text[separator_line.end() :]
+    for separator in SEPARATORS if separator_line is None else (separator_line[1],):
+        rows = _rows_of_csv(text, separator)
+        first = next(rows, [])
+        header = [] if isinstance(first, _BrokenRow) else [_trim(name).lower() for name in first]
         if "coins" not in header:
-            raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "The first line must name a column coins.")
+            continue
         if header.count("coins") > 1:
             raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "The first line names the column coins twice.")
         column = header.index("coins")
-        return [row[column] if column < len(row) else "" for row in itertools.islice(rows, at_most)]
-    except csv.Error as error:
-        raise ProblemError(HTTPStatus.BAD_REQUEST, f"The body is not CSV: {error}.") from error
+        return [
+            row if isinstance(row, _BrokenRow) else row[column] if column < len(row) else ""
+            for row in itertools.islice(rows, at_most)
+        ]
+    lines = text.strip().splitlines() or [""]
+    cure = (
+        "" if len(lines) > 1 else ", and the ids follow on lines of their own; curl keeps line ends with --data-binary"
+    )
+    raise ProblemError(
+        HTTPStatus.UNPROCESSABLE_ENTITY, f"Line 1 must name a column coins{cure}. It is: {_shown(lines[0])}"
+    )
+
+
+def _rows_of_csv(text: str, separator: str) -> Iterator[list[str] | _BrokenRow]:
+    """Yield the rows that are not blank, as cells.
+
+    Not by the module csv: it knows no space after a quote and, once it met a row that it cannot read, no next one.
+    """
+    if '"' not in text:
+        for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
+            if line.replace(separator, "").strip():
+                yield line.split(separator)
+        return
+    blank_rows = re.compile(rf"(?:[\s{re.escape(separator)}]*[\r\n])?")
+    rest_of_line = re.compile(r"([^\r\n]*)(?:\r\n|\r|\n|\Z)")
+    cell = _cell_pattern(separator, quoted=r'[^"]')
+    position = 0
+    while (position := blank_rows.match(text, position).end()) < len(text):  # type: ignore[union-attr]
+        start, cells, found = position, [], None
+        while (found is None or found["end"] == separator) and (found := cell.match(text, position)):
+            cells.append(found["plain"] if found["quoted"] is None else found["quoted"].replace('""', '"'))
+            position = found.end()
+        if found is None:
+            # From here on no quote goes on in the next line, so that no line is read twice.
+            cell = _cell_pattern(separator, quoted=r'[^"\r\n]')
+            broken = rest_of_line.match(text, start)
+            yield _BrokenRow(broken[1])  # type: ignore[index]
+            position = broken.end()  # type: ignore[union-attr]
+        elif text.find('"', start, position) >= 0 or any(map(str.strip, cells)):
+            yield cells
+
+
+def _cell_pattern(separator: str, *, quoted: str) -> re.Pattern[str]:
+    """Return what matches a cell and what ends it; possessive, so that it looks at no character over and over."""
+    separator = re.escape(separator)
+    space = rf"[^\S\r\n{separator}]*+"
+    return re.compile(
+        rf"""(?:{space}"(?P<quoted>{quoted}*+(?:""{quoted}*+)*+)"{space}|(?!{space}")(?P<plain>[^\r\n{separator}]*+))"""
+        rf"(?P<end>{separator}|\r\n|\r|\n|\Z)"
+    )
 
 
 def _sort_out(items: Iterable[object]) -> ParsedCoins:
@@ -147,7 +238,7 @@ def _sort_out(items: Iterable[object]) -> ParsedCoins:
     duplicates = 0
     rejected: list[RejectedCoin] = []
     for position, item in enumerate(items):
-        coin_id = item.strip() if isinstance(item, str) else item
+        coin_id = _trim(item) if isinstance(item, str) else item
         reason = _reason_to_reject(coin_id)
         if reason is not None:
             rejected.append(RejectedCoin(position=position, value=_storable_text(item), reason=reason))
@@ -158,7 +249,17 @@ def _sort_out(items: Iterable[object]) -> ParsedCoins:
     return ParsedCoins(accepted=accepted, duplicates=duplicates, rejected=rejected)
 
 
+def _trim(text: str) -> str:
+    """Return a text without what nobody sees at its ends: white space and characters of the category Cf."""
+    text = text.strip()
+    if text.isprintable():
+        return text
+    return text.strip("".join(each for each in set(text) if each.isspace() or unicodedata.category(each) == "Cf"))
+
+
 def _reason_to_reject(coin_id: object) -> str | None:
+    if isinstance(coin_id, _BrokenRow):
+        return "not CSV: a quote is not closed, or followed by text"
     if not isinstance(coin_id, str):
         return "not a string"
     if not coin_id:
@@ -167,15 +268,13 @@ def _reason_to_reject(coin_id: object) -> str | None:
         return f"longer than {MAX_ID_LENGTH} characters"
     if not coin_id.isprintable():
         categories = {unicodedata.category(character) for character in coin_id}
-        if "Cc" in categories:
-            return "contains a control character"
-        if "Cs" in categories:
-            return "not valid Unicode"
+        return next((reason for category, reason in BAD_CATEGORIES.items() if category in categories), None)
     return None
 
 
 def _storable_text(item: object) -> str:
-    pieces = iter([item]) if isinstance(item, str) else _json_pieces(item)
+    text = item.text if isinstance(item, _BrokenRow) else item
+    pieces = iter([text]) if isinstance(text, str) else _json_pieces(text)
     shortened = "".join(itertools.islice(itertools.chain.from_iterable(pieces), MAX_REJECTED_VALUE_LENGTH))
     return _UNSTORABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", shortened)
 

@@ -19,7 +19,7 @@ class Submission:
         client: key name or address.
         content_type: as sent.
         idempotency_key: as sent, or None.
-        body_sha256: digest of the body.
+        body_sha256: digest of the body, its media type and the query.
         coins: the ids in it.
     """
 

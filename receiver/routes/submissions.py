@@ -10,6 +10,7 @@ from typing import Any
 import flask
 import psycopg
 from flask.globals import app_ctx, request_ctx
+from werkzeug.http import parse_options_header
 
 from receiver.clients import client
 from receiver.database import database
@@ -38,17 +39,15 @@ blueprint = flask.Blueprint("submissions", __name__)
 def post_coins() -> Answer:
     """Stage the ids of a body."""
     request = request_ctx.request  # itself: through flask.request each attribute would be looked up anew
+    _refuse_encoded(request)
+    mimetype, parameters = _media_type(request)
     body = request.get_data(cache=False)
-    digest = hashlib.sha256(body).digest()
+    digest = hashlib.sha256(b"%s\0%s\0%s" % (mimetype.encode(), request.query_string, body)).digest()
     key, strict = _idempotency_key(), _is_strict()
     if key is not None and (earlier := database().staging.find_submission(client=client(), idempotency_key=key)):
         return _replay(earlier, digest)
     read = functools.partial(
-        parse_coins,
-        body,
-        mimetype=request.mimetype,
-        parameters=request.mimetype_params,
-        max_coins=app_ctx.app.config["MAX_COINS"],
+        parse_coins, body, mimetype=mimetype, parameters=parameters, max_coins=app_ctx.app.config["MAX_COINS"]
     )
     coins = in_thread(read, pool=_reading) if len(body) > LARGE_BODY else read()
     flask.g.ids = (len(coins.accepted), coins.duplicates, len(coins.rejected))
@@ -108,10 +107,28 @@ def _replay(earlier: dict[str, Any], digest: bytes) -> Answer:
     if bytes(earlier.pop("body_sha256")) != digest:
         raise ProblemError(
             HTTPStatus.UNPROCESSABLE_ENTITY,
-            "This Idempotency-Key was used with another body; use a new key for a new body.",
+            "This Idempotency-Key was used with another body, media type or query; use a new key for a new request.",
         )
     flask.g.ids = (earlier["accepted"], earlier["duplicates"], len(earlier["rejected"]))
     return _answer(**earlier, is_replayed=True)
+
+
+def _refuse_encoded(request: flask.Request) -> None:
+    encodings = request.headers.get("Content-Encoding", "").lower().split(",")
+    if any(encoding.strip() not in {"", "identity"} for encoding in encodings):
+        raise ProblemError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "Send the body as it is, without a Content-Encoding such as gzip.",
+            headers={"Accept-Encoding": "identity"},
+        )
+
+
+def _media_type(request: flask.Request) -> tuple[str, dict[str, str]]:
+    """Return the media type in lower case, and its parameters; sent twice, it arrives as one value with a comma."""
+    sent = request.headers.get("Content-Type", "")
+    values = {value.strip() for value in sent.split(",")}
+    mimetype, parameters = parse_options_header(values.pop() if len(values) == 1 else sent)
+    return mimetype.lower(), parameters
 
 
 def _idempotency_key() -> str | None:

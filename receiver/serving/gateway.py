@@ -29,7 +29,7 @@ DRAIN_DEADLINE = 2.0  # seconds for which the rest of a refused body is read and
 SMALL_BODY = 65_536  # bytes, up to which a body is taken whatever is held of others
 MAX_BODIES = 64  # bodies of the largest size that are held at a time, those declared to be small aside
 
-UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # stands for a value that is not visible ASCII
+UNREADABLE = "\N{REPLACEMENT CHARACTER} (not ASCII)"  # stands for such a value, which Granian keeps to itself
 
 log = logging.getLogger("receiver")
 
@@ -39,14 +39,14 @@ WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 class Headers(Protocol):
     """Request headers as Granian has them, names in lower case; it knows no value that is not visible ASCII."""
 
-    def __contains__(self, key: str) -> bool:
-        """Tell whether a header was sent, whatever its value."""
+    def keys(self) -> list[str]:
+        """Return the name of each header that was sent, whatever its value."""
 
     def get(self, key: str, default: str | None = None) -> str | None:
         """Return a header's first value."""
 
     def items(self) -> list[tuple[str, str]]:
-        """Return all headers; a name can occur more than once."""
+        """Return all headers that have a value; a name can occur more than once."""
 
 
 class Scope(Protocol):
@@ -289,9 +289,9 @@ def _environ(request: Request) -> dict[str, Any]:
             continue
         variable = _variable(name)
         environ[variable] = f"{environ[variable]},{value}" if variable in environ else value
-    if "idempotency-key" in scope.headers and scope.headers.get("idempotency-key") is None:
-        # Without it the request would pass for one that has no key; so it is refused for a bad one.
-        environ["HTTP_IDEMPOTENCY_KEY"] = UNREADABLE
+    for name in scope.headers.keys():  # noqa: SIM118 (they are no mapping)
+        if scope.headers.get(name) is None:  # without it the request would pass for one that was sent no such header
+            environ[_variable(name)] = UNREADABLE
     environ["HTTP_X_REQUEST_ID"] = request.request_id
     environ["CONTENT_LENGTH"] = str(len(request.body))
     return environ

@@ -44,7 +44,7 @@ class Told:
     @property
     def good_ids(self) -> frozenset[str]:
         """The ids that have to be staged when it is taken."""
-        return frozenset(coin_id.strip() for coin_id in self.coin_ids if is_good(coin_id))
+        return frozenset(trim(coin_id) for coin_id in self.coin_ids if is_good(coin_id))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +58,15 @@ class _Landed:
 
 def is_good(coin_id: str) -> bool:
     """Tell whether an id is one that the receiver has to take."""
-    trimmed = coin_id.strip()
+    trimmed = trim(coin_id)
     categories = {unicodedata.category(character) for character in trimmed}
-    return 0 < len(trimmed) <= LONGEST_ID and not categories & {"Cc", "Cs"}
+    return 0 < len(trimmed) <= LONGEST_ID and not categories & {"Cc", "Cs", "Cf"}
+
+
+def trim(coin_id: str) -> str:
+    """Return an id without what nobody sees at its ends."""
+    invisible = {each for each in coin_id if each.isspace() or unicodedata.category(each) == "Cf"}
+    return coin_id.strip("".join(invisible))
 
 
 def find_violations(

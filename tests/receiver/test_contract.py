@@ -1,5 +1,6 @@
 """What a client may count on: answers, idempotency keys, reading back, keys, limits and proxies."""
 
+import gzip
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -109,6 +110,23 @@ def test_an_idempotency_key_with_another_body_is_refused(receiver: Receiver, con
     assert receiver.post_ids("bitcoin", **key).status_code == 202
     assert_problem(receiver.post_ids("ethereum", **key), 422)
     assert count(connection, "submissions") == 1
+
+
+def test_an_idempotency_key_belongs_to_media_type_and_query_too(receiver: Receiver) -> None:
+    key = {"Idempotency-Key": "k1"}
+    assert receiver.post_csv(b"coins\nbitcoin", **key).status_code == 202
+    for path, content_type in (("/coins?strict=1", "text/csv"), ("/coins", "application/json")):
+        headers = {"content-type": content_type, **key}
+        problem = assert_problem(receiver.request("POST", path, data=b"coins\nbitcoin", headers=headers), 422)
+        assert problem["detail"].startswith("This Idempotency-Key was used with another body, media type or query")
+    again = receiver.post_csv(b"coins\nbitcoin", "TEXT/CSV; charset=utf-8", **key)
+    assert again.headers["idempotent-replayed"] == "true"
+
+
+def test_an_encoded_body_is_refused_and_told_what_may_be_sent(receiver: Receiver) -> None:
+    response = receiver.post_csv(gzip.compress(b"coins\nbitcoin"), **{"Content-Encoding": "gzip"})
+    assert_problem(response, 415)
+    assert response.headers["accept-encoding"] == "identity"
 
 
 def test_a_refused_submission_is_not_remembered(receiver: Receiver) -> None:
