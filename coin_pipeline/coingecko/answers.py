@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from http import HTTPStatus
 from http.client import responses
 
 from coin_pipeline.coingecko.errors import BadAnswerError, Cause, RefusedError, UnreachableError
@@ -46,7 +47,8 @@ Meaning = Plain | Refusal
 PLANS = "COINGECKO_PLAN (demo for a demo key, pro for a paid one)"
 
 # CoinGecko's `error_code`, in any envelope and on any status. 10012 (an endpoint that is not asked here) and others
-# that are not in this table go by their status.
+# that are not in this table go by their status, where that refuses; else they are taken for one, as 429 is one, or for
+# a refusal of the key: never for the coin's fault.
 BY_CODE: dict[int, Meaning] = {
     429: Refusal(cause="rate limit", says="CoinGecko's rate limit is met", pause=None),
     10002: Refusal(
@@ -136,8 +138,10 @@ def read_answer(received: Received, *, has_key: bool) -> object:
         BadAnswerError: any other answer.
     """
     content = _json_in(received.body)
-    code = error_code_in(content)
     status = received.status
+    code = error_code_in(content)
+    if status == HTTPStatus.OK and code not in BY_CODE and not _is_envelope(content):
+        code = None  # beside an answer it says nothing
     match meaning_of(status, code=code, body=received.body):
         case Refusal() as refusal:
             raise _refused(refusal, received, code=code, has_key=has_key)
@@ -165,6 +169,8 @@ def meaning_of(status: int, *, code: int | None, body: bytes) -> Meaning:
     if code in BY_CODE:
         return BY_CODE[code]
     by_status = BY_STATUS.get(status, ANY_OTHER_STATUS)
+    if code is not None and by_status in {Plain.ANSWER, ANY_OTHER_STATUS}:
+        return BY_STATUS.get(code, BY_STATUS[401])
     is_banned = isinstance(by_status, Refusal) and code is None and BAN_TEXT.search(body)
     return BAN if is_banned else by_status
 
@@ -181,6 +187,11 @@ def error_code_in(content: object) -> int | None:
         if code.isdecimal() and len(code) <= LONGEST_CODE and int(code):
             return int(code)
     return None
+
+
+def _is_envelope(content: object) -> bool:
+    """Tell whether there is nothing but what refusals are sent in."""
+    return isinstance(content, dict) and content.keys() <= {"error", "error_code", "status", "timestamp"}
 
 
 def retry_after_of(headers: Mapping[str, str], *, now: datetime) -> float:
