@@ -24,6 +24,7 @@ class LeasedLookup:
         attempts: how often that was tried in vain.
         next_page: where to go on.
         exchanges_so_far: what the pages before it listed.
+        listed: CoinGecko's list has it.
         refresh: the coin is known, and this is only to see whether anything has changed.
     """
 
@@ -31,6 +32,7 @@ class LeasedLookup:
     attempts: int
     next_page: int
     exchanges_so_far: list[str]
+    listed: bool
     refresh: bool
 
 

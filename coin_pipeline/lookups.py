@@ -18,7 +18,8 @@ from http import HTTPStatus
 
 import psycopg
 
-from coin_pipeline.coingecko.budget import LONGEST_SLEEP, RateBudget
+from coin_pipeline.catalog import Catalog
+from coin_pipeline.coingecko.budget import LONGEST_SLEEP, Purpose, RateBudget
 from coin_pipeline.coingecko.client import PAGE_SIZE, Answer, CoinGeckoClient, can_be_asked
 from coin_pipeline.coingecko.errors import (
     BadAnswerError,
@@ -27,6 +28,7 @@ from coin_pipeline.coingecko.errors import (
     StaleConnectionError,
     UnreachableError,
 )
+from coin_pipeline.inquiry import PATIENCE, Inquiry
 from coin_pipeline.lookup_queue import LeasedLookup, LookupQueue
 
 MAX_ATTEMPTS = 6
@@ -37,6 +39,7 @@ UNREACHABLE_BACKOFF = 2.0  # seconds
 REFRESH_AGAIN = timedelta(hours=1)  # after a refresh that failed
 REFRESH_GONE_AGAIN = timedelta(hours=24)  # after one that was answered 404
 
+PLAN_EVERY = 10.0  # seconds: how many refreshes the credit allows changes slowly
 HEARTBEAT_EVERY = 2.0  # seconds
 POLL_EVERY = 0.25  # seconds
 POLL_AT_LEAST_EVERY = 1.5  # seconds, however long a look takes
@@ -50,6 +53,7 @@ class DrainLimits:
         concurrency: leases, and so calls, that all drains together may hold at a time.
         max_pages: pages of a hundred tickers to read of one coin.
         refresh_after: coins looked up longer ago than this are looked up again when nothing new is due; None: never.
+        patience: seconds that lookups wait for the list of coins, once it was asked for.
         leasing_seconds: after which it takes no more lookups, so that runs stay small enough to read.
         handover_seconds: so long before that it gives up its slot, so that the next run is there in time.
         idle_seconds: without due work after which it ends; until then it is a warm worker.
@@ -58,6 +62,7 @@ class DrainLimits:
     concurrency: int
     max_pages: int
     refresh_after: timedelta | None = None
+    patience: float = PATIENCE
     leasing_seconds: float = 60
     handover_seconds: float = 5
     idle_seconds: float = 5
@@ -83,6 +88,7 @@ class DrainReport:
         rate_limited: calls that were answered 429.
         skipped_tickers: tickers that named no exchange.
         resolved_without_call: staged rows whose answer was known already.
+        listed: coins on CoinGecko's list, where it was received.
         seconds: from start to end.
     """
 
@@ -91,6 +97,7 @@ class DrainReport:
     rate_limited: int
     skipped_tickers: int
     resolved_without_call: int
+    listed: int | None
     seconds: float
 
 
@@ -101,6 +108,7 @@ class Drain:
         self,
         *,
         queue: LookupQueue,
+        catalog: Catalog,
         budget: RateBudget,
         client: CoinGeckoClient,
         log: logging.Logger,
@@ -109,7 +117,8 @@ class Drain:
         """Put the parts together.
 
         Args:
-            queue: where the work comes from and its results go; it needs `concurrency` + 2 connections.
+            queue: where the work comes from and its results go; it needs `concurrency` + 3 connections.
+            catalog: decides on their order.
             budget: shared with every other process.
             client: makes the calls.
             log: gets a line for everything that a person should know of.
@@ -120,9 +129,11 @@ class Drain:
         self._client = client
         self._log = log
         self._limits = limits
+        self._inquiry = Inquiry(catalog=catalog, budget=budget, client=client, log=log, patience=limits.patience)
         self._deadline = 0.0
         self._next_take_up = 0.0
         self._next_refresh = 0.0
+        self._next_plan = 0.0
         self._stop = threading.Event()  # no more calls
         self._done = threading.Event()  # no more heartbeats
         self._counts: Counter[str] = Counter()
@@ -139,30 +150,36 @@ class Drain:
         started = time.monotonic()
         self._deadline = started + self._limits.leasing_seconds
         self._queue.hold_slot()
-        with ThreadPoolExecutor(self._limits.concurrency + 1, thread_name_prefix="lookup") as threads:
+        with ThreadPoolExecutor(self._limits.concurrency + 2, thread_name_prefix="lookup") as threads:
             heart = threads.submit(self._stay_alive)
             workers: set[Future[None]] = set()
             idle_since = time.monotonic()
             try:
                 while not self._is_over() and (workers or time.monotonic() - idle_since < self._limits.idle_seconds):
-                    self._take_up_pending()
-                    for lookup in self._lease(self._limits.concurrency - len(workers)):
+                    if self._take_up_pending():
+                        self._inquiry.begin_if_due(threads, deadline=self._deadline, stop=self._stop)
+                    for lookup in self._lease(self._vacancies() - len(workers)):
                         workers.add(threads.submit(self._work, lookup))
                     if workers:
                         idle_since = time.monotonic()
-                    wait({heart, *workers}, timeout=POLL_EVERY, return_when=FIRST_COMPLETED)
+                    inquiries = self._inquiry.under_way
+                    wait({heart, *workers, *inquiries}, timeout=POLL_EVERY, return_when=FIRST_COMPLETED)
+                    if inquiries:  # the lookups that waited for it begin now
+                        idle_since = time.monotonic()
                     workers -= _ended({heart, *workers})
             finally:
                 self._stop.set()
                 wait(workers)
                 self._done.set()
         _ended({heart, *workers})
+        self._inquiry.await_end()
         return DrainReport(
             lookups=Counter({ending: self._counts[ending] for ending in Ending}),
             calls=self._counts["calls"],
             rate_limited=self._counts["rate_limited"],
             skipped_tickers=self._counts["skipped_tickers"],
             resolved_without_call=self._counts["resolved_without_call"],
+            listed=self._inquiry.listed,
             seconds=time.monotonic() - started,
         )
 
@@ -182,18 +199,30 @@ class Drain:
         finally:
             self._queue.free_slot()
 
-    def _take_up_pending(self) -> None:
+    def _vacancies(self) -> int:
+        """Return how many lookups may be under way: the list and the key take a call of them, but not the last."""
+        if self._inquiry.holds_up_lookups:
+            return 0
+        return max(1, self._limits.concurrency - len(self._inquiry.under_way))
+
+    def _take_up_pending(self) -> bool:
         """Look for newly staged ids: a backlog makes it slow, so that it is done less often then, up to a limit."""
         started = time.monotonic()
-        if started >= self._next_take_up:
-            self._count(resolved_without_call=self._queue.take_up_pending())
-            finished = time.monotonic()
-            self._next_take_up = finished + min(max(POLL_EVERY, 30 * (finished - started)), POLL_AT_LEAST_EVERY)
+        if started < self._next_take_up:
+            return False
+        self._count(resolved_without_call=self._queue.take_up_pending())
+        finished = time.monotonic()
+        self._next_take_up = finished + min(max(POLL_EVERY, 30 * (finished - started)), POLL_AT_LEAST_EVERY)
+        return True
 
     def _lease(self, wanted: int) -> list[LeasedLookup]:
-        if not wanted or self._is_over():
+        if wanted <= 0 or self._is_over():
             return []
-        may_refresh = time.monotonic() >= self._next_refresh
+        now = time.monotonic()
+        may_refresh = self._limits.refresh_after is not None and now >= self._next_refresh
+        if may_refresh and now >= self._next_plan:
+            self._next_plan = now + PLAN_EVERY
+            self._budget.plan_refreshes()
         return self._queue.lease(
             wanted=wanted,
             concurrency=self._limits.concurrency,
@@ -258,12 +287,12 @@ class Drain:
     def _call(self, lookup: LeasedLookup, *, page: int) -> Answer | None:
         """Make one call within the budget; None when the budget has none in time. A refresh waits for none."""
         deadline = time.monotonic() if lookup.refresh else self._deadline
-        with self._budget.call(deadline=deadline, stop=self._stop) as call:
+        with self._budget.call(deadline=deadline, stop=self._stop, purpose=_purpose_of(lookup)) as call:
             if call is None:
                 return None
             self._count(calls=1)
             answer = self._client.fetch_tickers(lookup.coin_id, page=page)
-            call.note_answer(advertised_limit=answer.advertised_limit)
+            call.note_answer(spends_credit=answer.spends_credit, advertised_limit=answer.advertised_limit)
             return answer
 
     def _hand_back(self, lookup: LeasedLookup) -> Ending:
@@ -315,6 +344,12 @@ class Drain:
     def _count(self, **numbers: int) -> None:
         with self._counting:
             self._counts.update(numbers)
+
+
+def _purpose_of(lookup: LeasedLookup) -> Purpose:
+    if lookup.refresh:
+        return Purpose.REFRESH
+    return Purpose.LISTED if lookup.listed else Purpose.UNLISTED
 
 
 def _ended(futures: set[Future[None]]) -> set[Future[None]]:

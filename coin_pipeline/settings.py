@@ -1,11 +1,15 @@
 """The pipeline's settings, read once from environment variables of the same names."""
 
+import hashlib
 import re
 from datetime import timedelta
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from coin_pipeline.coingecko.budget import Account
 
 VISIBLE = re.compile("[!-~]+")
 
@@ -13,6 +17,9 @@ Plan = Literal["public", "demo", "pro"]
 
 # A keyless address is shared and unspecified (5 to 30 seen); the demo plan documents 30, the pro plan 500.
 DEFAULT_CALLS_PER_MINUTE: dict[Plan, int] = {"public": 5, "demo": 30, "pro": 500}
+
+# No cap is known without a key; the demo plan has 10 000 (CoinGecko, 2026); GET /key says what a paid plan has.
+DEFAULT_CALLS_PER_MONTH: dict[Plan, int | None] = {"public": 0, "demo": 10_000, "pro": None}
 
 DEFAULT_BASE_URL: dict[Plan, str] = {
     "public": "https://api.coingecko.com/api/v3",
@@ -31,6 +38,7 @@ class PipelineSettings(BaseSettings):
     coingecko_api_key: SecretStr | None = None
     coingecko_plan: Plan | None = None
     coingecko_calls_per_minute: Annotated[int, Field(ge=0)] | None = None
+    coingecko_calls_per_month: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     coingecko_concurrency: Annotated[int, Field(ge=1, le=64)] = 4
     coingecko_max_pages: Annotated[int, Field(ge=1)] = 30
     lookup_runs: Annotated[int, Field(ge=1, le=16)] = 1
@@ -70,6 +78,25 @@ class PipelineSettings(BaseSettings):
         if self.coingecko_calls_per_minute is None:
             return DEFAULT_CALLS_PER_MINUTE[self.plan]
         return self.coingecko_calls_per_minute
+
+    @property
+    def calls_per_month(self) -> int | None:
+        """Calls of a calendar month (UTC), of all processes together; 0 is no cap, None what `GET /key` says."""
+        if self.coingecko_calls_per_month is None:
+            return DEFAULT_CALLS_PER_MONTH[self.plan]
+        return self.coingecko_calls_per_month
+
+    @property
+    def account(self) -> Account:
+        """Whose credit is used, known by a digest of host, plan and key, which tells nothing of the key."""
+        key = self.coingecko_api_key.get_secret_value() if self.coingecko_api_key else ""
+        host = urlsplit(self.base_url).netloc
+        return Account(
+            id=hashlib.sha256(f"{host}\n{self.plan}\n{key}".encode()).hexdigest()[:16],
+            calls_per_month=self.calls_per_month,
+            has_key=self.plan == "pro",
+            refresh_after=self.refresh_after,
+        )
 
     @property
     def refresh_after(self) -> timedelta | None:

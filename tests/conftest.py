@@ -99,9 +99,10 @@ def connection(database_url: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute(
             "TRUNCATE submissions, staged_coins, rejected_coins, coin_lookups, coins, lookup_runs, api_calls,"
-            " rate_budget, coin_catalog, coin_listing_changes, alerts RESTART IDENTITY"
+            " rate_budget, call_credit, coin_catalog, coin_listing_changes, alerts RESTART IDENTITY"
         )
-        connection.execute("INSERT INTO rate_budget DEFAULT VALUES")
+        # As if the list of coins had just been asked for: it is not what most tests are about.
+        connection.execute("INSERT INTO rate_budget (catalog_asked_at) VALUES (now())")
         yield connection
 
 

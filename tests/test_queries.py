@@ -17,6 +17,7 @@ OWNERS = {
     "budget": {"coin_pipeline/coingecko"},
     "catalog": {"coin_pipeline/catalog.py"},
     "checks": {"coin_pipeline/defs"},
+    "credit": {"coin_pipeline/coingecko"},
     "lookups": {"coin_pipeline", "stack/cli.py"},
     "marts": {"coin_pipeline/defs/marts", "stack/demo.py"},
     "operations": {"coin_pipeline/defs", "stack"},

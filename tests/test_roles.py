@@ -69,7 +69,7 @@ def test_both_programs_are_known_by_their_statements() -> None:
         ("receiver", "INSERT INTO coins (id, exchanges, complete) VALUES ('x', '{}', true)"),
         ("receiver", "TABLE coin_lookups"),
         ("receiver", "TABLE pipeline_status"),
-        ("receiver", "SELECT take_permit(60, 60)"),
+        ("receiver", "SELECT take_permit('', 0, 'listed', 60, 60)"),
         ("receiver", "UPDATE alembic_version SET version_num = '9999'"),
         ("pipeline", "INSERT INTO submissions (client, content_type, body_sha256, duplicates) VALUES ('', '', '', 0)"),
         ("pipeline", "INSERT INTO staged_coins (submission_id, coin_id, position) VALUES (1, 'x', 0)"),

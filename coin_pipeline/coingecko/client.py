@@ -26,6 +26,8 @@ LONGEST_IDENTIFIER = 255  # characters of an exchange or a coin; PostgreSQL cann
 
 LONGEST_LIMIT = 9  # digits of x-ratelimit-limit that are believed
 
+MOST_CREDIT = 2**31 - 1  # what a column of the database holds
+
 PRO_KEY_HEADER = "x-cg-pro-api-key"
 DEMO_KEY_HEADER = "x-cg-demo-api-key"
 
@@ -78,6 +80,19 @@ class Answer:
     def spends_credit(self) -> bool:
         """Whether the call cost one of the month's: a 404 does not."""
         return self.page is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyCredit:
+    """What CoinGecko says that a key has.
+
+    Attributes:
+        credit: calls of this month.
+        used: of these, calls that were made, by whatever program.
+    """
+
+    credit: int
+    used: int
 
 
 class CoinGeckoClient:
@@ -142,6 +157,11 @@ class CoinGeckoClient:
         if content is None:
             raise BadAnswerError("CoinGecko has no list of coins", status=HTTPStatus.NOT_FOUND)
         return _coin_ids_in(content)
+
+    def fetch_key(self) -> KeyCredit:
+        """Ask how much credit the key has, on the pro plan only; raises what `fetch_tickers` does."""
+        content, _ = self._get("/key")
+        return _key_credit_in(content)
 
     def ping(self) -> None:
         """Ask nothing but for an answer; raises what `fetch_tickers` does."""
@@ -250,6 +270,22 @@ def _coin_ids_in(content: object) -> list[str]:
     if not coin_ids:
         raise BadAnswerError("the answer is not a list of coins", status=HTTPStatus.OK)
     return [coin_id for coin_id in coin_ids if _storable(coin_id)]
+
+
+def _key_credit_in(content: object) -> KeyCredit:
+    """Return the account's credit or, where that leaves less, the key's own part of it."""
+    said = content if isinstance(content, dict) else {}
+    known = [
+        KeyCredit(credit=min(credit, MOST_CREDIT), used=min(used, MOST_CREDIT))
+        for credit, used in (
+            (said.get(f"{of}monthly_call_credit"), said.get(f"{of}current_total_monthly_calls"))
+            for of in ("", "api_key_")
+        )
+        if type(credit) is int and type(used) is int and credit >= 0 and used >= 0
+    ]
+    if not known:
+        raise BadAnswerError("the answer does not say how much credit the key has", status=HTTPStatus.OK)
+    return min(known, key=lambda each: each.credit - each.used)
 
 
 def _exchange_of(ticker: object) -> str | None:

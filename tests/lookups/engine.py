@@ -14,7 +14,8 @@ from typing import Any
 import psycopg
 from psycopg_pool import ConnectionPool
 
-from coin_pipeline.coingecko.budget import RateBudget
+from coin_pipeline.catalog import Catalog
+from coin_pipeline.coingecko.budget import Account, RateBudget
 from coin_pipeline.coingecko.client import CoinGeckoClient, Timeouts
 from coin_pipeline.coingecko.errors import RefusedError
 from coin_pipeline.lookup_queue import LookupQueue
@@ -30,24 +31,34 @@ def drain(  # noqa: PLR0913 (a test says only what it is about)
     *,
     run: str | None = None,
     calls: int = 0,
+    month: int | None = 0,
+    account: str = "",
     window: float = 60,
     concurrency: int = 4,
     max_pages: int = 30,
     refresh_after: timedelta | None = None,
+    patience: float = 3,
     leasing_seconds: float = 20,
     idle_seconds: float = 0.001,
     timeouts: Timeouts | None = None,
 ) -> DrainReport:
     """Drain as a run of its own."""
     return Drain(
+        catalog=Catalog(pool),
         queue=LookupQueue(pool, run=run or str(uuid.uuid4())),
-        budget=RateBudget(pool, calls_per_minute=calls, window_seconds=window),
+        budget=RateBudget(
+            pool,
+            calls_per_minute=calls,
+            account=Account(id=account, calls_per_month=month, refresh_after=refresh_after),
+            window_seconds=window,
+        ),
         client=CoinGeckoClient(base_url=base_url, connections=concurrency, timeouts=timeouts),
         log=LOG,
         limits=DrainLimits(
             concurrency=concurrency,
             max_pages=max_pages,
             refresh_after=refresh_after,
+            patience=patience,
             leasing_seconds=leasing_seconds,
             idle_seconds=idle_seconds,
         ),

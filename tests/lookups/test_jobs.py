@@ -5,13 +5,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import dagster as dg
 import psycopg
 import pytest
 from pydantic import HttpUrl
 
 from coin_pipeline.definitions import defs
-from coin_pipeline.defs.enrichment.assets import coin_catalog
 from coin_pipeline.resources import Database
 from coin_pipeline.settings import PipelineSettings
 from stack.home import Home
@@ -35,7 +33,7 @@ def resources(database_url: str, standin: RunningStandIn) -> dict[str, object]:
     return {"settings": settings, "database": Database(url=database_url)}
 
 
-def test_a_run_looks_up_first_and_asks_for_the_list_of_coins_last(
+def test_a_run_asks_for_the_list_of_coins_first(
     connection: psycopg.Connection, resources: dict[str, object], standin: RunningStandIn
 ) -> None:
     stage(connection, "monacoin", "nobody")
@@ -43,19 +41,11 @@ def test_a_run_looks_up_first_and_asks_for_the_list_of_coins_last(
     assert result.success
     assert outcomes(connection) == {"monacoin": ["added"], "nobody": ["unknown"]}
     paths = [call.path.removeprefix(API_ROOT) for call in standin.state.calls]
-    assert sorted(paths[:2]) == ["/coins/monacoin/tickers", "/coins/nobody/tickers"]
-    assert paths[2:] == ["/coins/list"]
-    (catalog,) = result.asset_materializations_for_node("coin_catalog")
-    assert catalog.metadata["dagster/row_count"].value == standin.state.coins
-
-
-@pytest.mark.usefixtures("connection")
-def test_a_list_that_cannot_be_had_fails_no_run(resources: dict[str, object], standin: RunningStandIn) -> None:
-    standin.state.give("status-503", path="/coins/list")
-    result = dg.materialize([coin_catalog], resources=resources)
-    assert result.success
-    (catalog,) = result.asset_materializations_for_node("coin_catalog")
-    assert catalog.metadata["renewed"].value is False
+    assert paths[0] == "/coins/list"
+    assert sorted(paths[1:]) == ["/coins/monacoin/tickers", "/coins/nobody/tickers"]
+    shown = {each.label: each.metadata for each in result.asset_materializations_for_node("look_up_coins")}
+    assert shown["coin_catalog"]["dagster/row_count"].value == standin.state.coins
+    assert shown["coin_lookups"]["calls_this_month"].value == 2
 
 
 @pytest.fixture

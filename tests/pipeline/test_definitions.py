@@ -31,7 +31,7 @@ ASSETS: dict[str, dict[str, object]] = {
     },
     "coin_lookups": {
         "group": "enrichment",
-        "after": {"pending_coins"},
+        "after": {"coin_catalog", "pending_coins"},
         "kinds": {"coingecko", "postgres", "table"},
         "checks": {"lookups_are_not_stuck", "lookups_rarely_fail"},
     },

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 
 from coin_pipeline.alerts import send_alert
-from coin_pipeline.catalog import renew_catalog
+from coin_pipeline.catalog import Catalog
 from coin_pipeline.coingecko.budget import RateBudget
-from coin_pipeline.coingecko.errors import CoinGeckoError, CoinGeckoUnavailableError, RefusedError
+from coin_pipeline.coingecko.errors import CoinGeckoUnavailableError, RefusedError
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
 from coin_pipeline.defs.relations import relation
 from coin_pipeline.lookup_queue import LookupQueue
@@ -20,6 +21,7 @@ from sql import query
 
 # For outages of CoinGecko (the breaker lets one probe through every 30 s) and of the database.
 OUTAGE_RETRIES = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+ATTRIBUTION = "Data provided by [CoinGecko](https://www.coingecko.com)."  # as its terms ask
 RETRY_HOLD = timedelta(seconds=60)  # keeps the slot while the run waits for its retry
 
 
@@ -37,13 +39,24 @@ RETRY_HOLD = timedelta(seconds=60)  # keeps the slot while the run waits for its
             ),
         ),
         relation(
+            "coin_catalog",
+            group="enrichment",
+            written_by={"coingecko"},
+            skippable=True,
+            description=(
+                "The ids that CoinGecko lists, asked for before the lookups when there are new ids that were never "
+                f"compared with a list: what it lists is looked up first. {ATTRIBUTION}"
+            ),
+        ),
+        relation(
             "coin_lookups",
             group="enrichment",
             written_by={"coingecko"},
-            deps=["pending_coins"],
+            deps=["pending_coins", "coin_catalog"],
             description=(
                 "One row per distinct id ever wanted: work queue, memory of unknown ids, dead letters. "
-                "Materializing it asks CoinGecko for every id that is due, within the rate budget."
+                "Materializing it asks CoinGecko for every id that is due, within the minute's limit and the month's "
+                f"credit. {ATTRIBUTION}"
             ),
         ),
         relation(
@@ -52,7 +65,7 @@ RETRY_HOLD = timedelta(seconds=60)  # keeps the slot while the run waits for its
             deps=["coin_lookups"],
             description=(
                 "The final table: which exchanges list the coin. A coin is written in the same transaction as its "
-                "lookup, the moment CoinGecko has answered."
+                f"lookup, the moment CoinGecko has answered. {ATTRIBUTION}"
             ),
         ),
     ],
@@ -71,6 +84,8 @@ def look_up_coins(
         yield pending  # an outage is when people look for it
         raise
     yield pending
+    if report.listed is not None:
+        yield show_catalog(database)
     context.log.info(summary_of(report))
     alert_of_dead_letters(database, settings, failed=report.lookups[Ending.FAILED])
     status, lookups, latest, dead_letters, newest, waits = database.read_together(
@@ -93,6 +108,7 @@ def look_up_coins(
             "resolved_without_call": report.resolved_without_call,
             "seconds": round(report.seconds, 1),
             "pending": status.only["pending"],
+            **credit_of(status.only),
             "dead_letters": dead_letters.preview(),
             "answered_last": latest.preview(),
         },
@@ -106,48 +122,6 @@ def look_up_coins(
             **{f"post_to_row_{name}": round(value, 3) for name, value in waits.only.items() if value is not None},
             "newest": newest.preview(),
         },
-    )
-
-
-@dg.multi_asset(
-    name="coin_catalog",
-    specs=[
-        relation(
-            "coin_catalog",
-            group="enrichment",
-            written_by={"coingecko"},
-            description=(
-                "The ids that CoinGecko lists, asked for at most hourly, at the cost of a call. What it lists is "
-                "looked up first, so that mistyped ids do not delay real ones."
-            ),
-        )
-    ],
-    # The last step of a run: the list is never asked for ahead of a lookup that the run can make.
-    op_tags={"dagster/priority": "-1"},
-)
-def coin_catalog(
-    context: dg.AssetExecutionContext,
-    database: dg.ResourceParam[Database],
-    settings: dg.ResourceParam[PipelineSettings],
-) -> dg.MaterializeResult[None]:
-    """Renew the list of coins when it is an hour old."""
-    with database.pool(size=2) as pool, closing(create_client(settings)) as client:
-        budget = RateBudget(pool, calls_per_minute=settings.calls_per_minute)
-        try:
-            listed = renew_catalog(pool, budget=budget, client=client)
-        except RefusedError as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
-        except CoinGeckoError as error:
-            context.log.warning("The old list of coins serves for another hour: %s", error)
-            listed = None
-    catalog, newest = database.read_together(query("assets/count_catalog"), query("assets/preview_catalog"))
-    return dg.MaterializeResult(
-        metadata={
-            "dagster/row_count": catalog.only["coins"],
-            "dagster/column_schema": database.column_schema("coin_catalog"),
-            "renewed": listed is not None,
-            "newest": newest.preview(),
-        }
     )
 
 
@@ -165,14 +139,38 @@ def show_pending(database: Database) -> dg.MaterializeResult[None]:
     )
 
 
+def show_catalog(database: Database) -> dg.MaterializeResult[None]:
+    """Show the list that was received."""
+    catalog, newest = database.read_together(query("assets/count_catalog"), query("assets/preview_catalog"))
+    return dg.MaterializeResult(
+        asset_key="coin_catalog",
+        metadata={
+            "dagster/row_count": catalog.only["coins"],
+            "dagster/column_schema": database.column_schema("coin_catalog"),
+            "newest": newest.preview(),
+        },
+    )
+
+
+def credit_of(status: dict[str, Any]) -> dict[str, Any]:
+    """Return how much of the month's credit is used, and how long the rest lasts; what is not known is left out."""
+    names = ("calls_this_month", "calls_per_month", "calls_left", "credit_lasts_days", "refresh_every_days")
+    return {
+        name: round(status[name], 1) if isinstance(status[name], float) else status[name]
+        for name in names
+        if status[name] is not None
+    }
+
+
 def drain_lookups(context: dg.AssetExecutionContext, database: Database, settings: PipelineSettings) -> DrainReport:
     """Ask CoinGecko for every id that is due, and keep the slot for a retry after an outage."""
     run = context.run.tags.get(LOOKUP_RUN_TAG, context.run.run_id)
-    with database.pool(size=settings.coingecko_concurrency + 2) as pool, closing(create_client(settings)) as client:
+    with database.pool(size=settings.coingecko_concurrency + 3) as pool, closing(create_client(settings)) as client:
         queue = LookupQueue(pool, run=run)
         drain = Drain(
             queue=queue,
-            budget=RateBudget(pool, calls_per_minute=settings.calls_per_minute),
+            catalog=Catalog(pool),
+            budget=RateBudget(pool, calls_per_minute=settings.calls_per_minute, account=settings.account),
             client=client,
             log=context.log,
             limits=DrainLimits(

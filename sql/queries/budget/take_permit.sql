@@ -2,4 +2,10 @@
 SELECT
     call_id,
     wait_seconds
-FROM take_permit(%(window_seconds)s::double precision, %(probe_every_seconds)s::double precision);
+FROM take_permit(
+    %(account)s,
+    %(calls_per_month)s,
+    %(purpose)s,
+    %(window_seconds)s::double precision,
+    %(longest_call_seconds)s::double precision
+);

@@ -1,5 +1,12 @@
--- Claim the hourly call for CoinGecko's list of coins; no row when it was asked less than an hour ago.
+-- Claim the call for CoinGecko's list of coins: where an id is pending and there is none, or where ten were never compared
+-- with one and it is not fresh any more. No row otherwise, nor when it was asked less than an hour ago.
 UPDATE rate_budget
 SET catalog_asked_at = now()
-WHERE catalog_asked_at IS NULL OR catalog_asked_at <= now() - INTERVAL '1 hour'
+WHERE
+    (catalog_asked_at IS NULL OR catalog_asked_at NOT BETWEEN now() - INTERVAL '1 hour' AND now())
+    AND NOT catalog_is_fresh()
+    AND (
+        SELECT count(*)
+        FROM (SELECT FROM coin_lookups WHERE state = 'pending' AND NOT compared LIMIT 10) AS uncompared
+    ) >= CASE WHEN catalog_received_at IS NULL THEN 1 ELSE 10 END
 RETURNING catalog_asked_at;

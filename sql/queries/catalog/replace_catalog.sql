@@ -13,10 +13,19 @@ added AS (
     SELECT coin_id FROM answer
     ORDER BY coin_id
     ON CONFLICT (coin_id) DO NOTHING
+),
+
+received AS (
+    UPDATE rate_budget SET catalog_received_at = now()
 )
 
 UPDATE coin_lookups AS lookup
-SET listed = NOT lookup.listed
+SET
+    listed = EXISTS (SELECT FROM answer WHERE answer.coin_id = lookup.coin_id),
+    compared = TRUE
 WHERE
     lookup.state = 'pending'
-    AND lookup.listed <> EXISTS (SELECT FROM answer WHERE answer.coin_id = lookup.coin_id);
+    AND (
+        NOT lookup.compared
+        OR lookup.listed <> EXISTS (SELECT FROM answer WHERE answer.coin_id = lookup.coin_id)
+    );

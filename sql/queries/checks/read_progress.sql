@@ -19,5 +19,4 @@ SELECT
     )::double precision AS due_seconds,
     extract(EPOCH FROM now() - (SELECT max(resolved_at) FROM staged_coins))::double precision
         AS resolved_seconds_ago,
-    coalesce(paused_until > now(), FALSE) AS is_paused
-FROM rate_budget;
+    EXISTS (SELECT FROM pause_in_force) AS is_paused;

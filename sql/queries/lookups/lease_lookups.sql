@@ -1,6 +1,8 @@
 -- Lease due lookups: ids that CoinGecko lists, then the others, then coins whose answer has grown old; oldest first
--- within each, and an id that has waited an hour counts as listed. All runs together stay within the concurrency, and
--- each within its share. An interrupted lookup goes on at its next page, unless pages will have shifted meanwhile.
+-- within each. While listed ids would fill every lease, the tenth call after nine others goes to an id that is not
+-- listed. A refresh is leased only when no new id is due, and as the credit allows. All runs together stay within the
+-- concurrency, and each within its share. An interrupted lookup goes on at its next page, unless pages will have shifted
+-- meanwhile.
 WITH vacant AS (
     SELECT
         greatest(
@@ -10,26 +12,25 @@ WITH vacant AS (
                 %(concurrency)s::integer - count(*),
                 ceil(
                     %(concurrency)s::double precision
-                    / greatest(1, (SELECT count(*) FROM lookup_runs WHERE slot_until > now()))
+                    / greatest(1, (SELECT count(*) FROM lookup_runs WHERE is_held(slot_until)))
                 ) - count(*) FILTER (WHERE leased_by = %(run)s)
             )
         )::integer AS leases
     FROM coin_lookups
-    WHERE leased_until > now()
+    WHERE is_held(leased_until)
 ),
 
 -- Each locks its rows below its LIMIT, so that one that somebody holds in a transaction is passed over.
 listed AS (
     SELECT
         coin_id,
-        1 AS turn,
         enqueued_at AS since
     FROM coin_lookups
     WHERE
         state = 'pending'
         AND listed
         AND next_attempt_at <= now()
-        AND (leased_until IS NULL OR leased_until <= now())
+        AND is_held(leased_until) IS NOT TRUE
     ORDER BY enqueued_at, coin_id
     LIMIT (SELECT leases FROM vacant)
     FOR UPDATE SKIP LOCKED
@@ -38,41 +39,85 @@ listed AS (
 unlisted AS (
     SELECT
         coin_id,
-        CASE WHEN enqueued_at <= now() - INTERVAL '1 hour' THEN 1 ELSE 2 END AS turn,
         enqueued_at AS since
     FROM coin_lookups
     WHERE
         state = 'pending'
         AND NOT listed
         AND next_attempt_at <= now()
-        AND (leased_until IS NULL OR leased_until <= now())
+        AND is_held(leased_until) IS NOT TRUE
     ORDER BY enqueued_at, coin_id
     LIMIT (SELECT leases FROM vacant)
     FOR UPDATE SKIP LOCKED
 ),
 
+turn_of_unlisted AS (
+    UPDATE rate_budget
+    SET calls_since_unlisted = 0
+    WHERE
+        calls_since_unlisted >= 9
+        AND EXISTS (SELECT FROM unlisted)
+        AND (SELECT count(*) FROM listed) >= (SELECT leases FROM vacant)
+    RETURNING singleton
+),
+
 grown_old AS (
     SELECT
-        coin_id,
-        3 AS turn,
-        looked_up_at AS since
-    FROM coin_lookups
+        lookup.coin_id,
+        lookup.looked_up_at AS since,
+        lookup.pages
+    FROM coin_lookups AS lookup, refresh_allowance AS allowance
     WHERE
-        state = 'found'
-        AND looked_up_at <= now() - %(refresh_after)s::interval
-        AND next_attempt_at <= now()
-        AND (leased_until IS NULL OR leased_until <= now())
-    ORDER BY looked_up_at, coin_id
+        lookup.state = 'found'
+        AND lookup.looked_up_at <= now() - %(refresh_after)s::interval
+        AND lookup.next_attempt_at <= now()
+        AND is_held(lookup.leased_until) IS NOT TRUE
+        AND (allowance.calls IS NULL OR allowance.is_untouched OR lookup.pages <= allowance.calls)
+    ORDER BY lookup.looked_up_at, lookup.coin_id
     LIMIT (SELECT leases FROM vacant)
-    FOR UPDATE SKIP LOCKED
+    FOR UPDATE OF lookup SKIP LOCKED
+),
+
+-- Those whose pages fit, all together; and one that has more pages than a day has calls, as the first of its day.
+fitting AS (
+    SELECT
+        coin_id,
+        since
+    FROM (
+        SELECT
+            coin_id,
+            since,
+            pages,
+            sum(pages) OVER (ORDER BY since, coin_id) AS pages_up_to_here
+        FROM grown_old
+    ) AS counted, refresh_allowance AS allowance
+    WHERE
+        allowance.calls IS NULL
+        OR pages_up_to_here <= allowance.calls
+        OR (allowance.is_untouched AND pages_up_to_here = pages)
 ),
 
 due AS (
-    SELECT * FROM listed
+    SELECT
+        coin_id,
+        since,
+        2 AS turn
+    FROM listed
     UNION ALL
-    SELECT * FROM unlisted
+    SELECT
+        coin_id,
+        since,
+        CASE
+            WHEN EXISTS (SELECT FROM turn_of_unlisted) AND row_number() OVER (ORDER BY since, coin_id) = 1 THEN 1
+            ELSE 3
+        END AS turn
+    FROM unlisted
     UNION ALL
-    SELECT * FROM grown_old
+    SELECT
+        coin_id,
+        since,
+        4 AS turn
+    FROM fitting
     ORDER BY turn, since, coin_id
     LIMIT (SELECT leases FROM vacant)
 ),
@@ -88,7 +133,7 @@ leased AS (
         exchanges_so_far
             = CASE WHEN leased_until > now() - INTERVAL '10 minutes' THEN exchanges_so_far ELSE '{}' END
     WHERE coin_id = ANY(ARRAY(SELECT coin_id FROM due))
-    RETURNING coin_id, attempts, next_page, exchanges_so_far, state
+    RETURNING coin_id, attempts, next_page, exchanges_so_far, state, listed
 )
 
 SELECT
@@ -96,6 +141,7 @@ SELECT
     leased.attempts,
     leased.next_page,
     leased.exchanges_so_far,
+    leased.listed,
     leased.state = 'found' AS refresh
 FROM leased
 JOIN due ON due.coin_id = leased.coin_id

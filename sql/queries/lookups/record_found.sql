@@ -9,6 +9,7 @@ WITH lookup AS (
         error = NULL,
         looked_up_at = now(),
         leased_until = NULL,
+        pages = next_page,
         next_page = 1,
         exchanges_so_far = '{}'
     WHERE coin_id = %(coin_id)s AND leased_by = %(run)s AND leased_until IS NOT NULL

@@ -7,7 +7,8 @@ WITH requeued AS (
         attempts = 0,
         next_attempt_at = now(),
         enqueued_at = now(),
-        listed = EXISTS (SELECT FROM coin_catalog WHERE coin_catalog.coin_id = coin_lookups.coin_id)
+        listed = EXISTS (SELECT FROM coin_catalog WHERE coin_catalog.coin_id = coin_lookups.coin_id),
+        compared = catalog_is_fresh()
     WHERE state = %(state)s AND (%(coin_ids)s::text[] IS NULL OR coin_id = ANY(%(coin_ids)s))
     RETURNING coin_id
 ),

@@ -21,6 +21,7 @@ SET
     attempts = 0,
     next_attempt_at = now(),
     enqueued_at = now(),
-    listed = EXISTS (SELECT FROM coin_catalog WHERE coin_catalog.coin_id = lookup.coin_id)
+    listed = EXISTS (SELECT FROM coin_catalog WHERE coin_catalog.coin_id = lookup.coin_id),
+    compared = catalog_is_fresh()
 FROM expired
 WHERE lookup.coin_id = expired.coin_id;
