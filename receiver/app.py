@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import flask
 from flask.sessions import NullSession, SessionInterface
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from receiver.clients import identify_clients
 from receiver.database import Database
@@ -62,8 +61,6 @@ def create_app(settings: ReceiverSettings | None = None) -> flask.Flask:
     app.url_map.merge_slashes = False
     app.config.from_mapping(MAX_CONTENT_LENGTH=settings.receiver_max_bytes, MAX_COINS=settings.receiver_max_coins)
     app.extensions["database"] = Database(settings.database_url)
-    if settings.receiver_trusted_proxies:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.receiver_trusted_proxies)  # type: ignore[method-assign]
     register_problem_handlers(app)
     observe_requests(app)
     identify_clients(app, settings)

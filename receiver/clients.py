@@ -1,14 +1,16 @@
 """Who a request comes from: the name of its key, else its address; and how many requests a client may send."""
 
+import functools
 import hashlib
 import hmac
+import ipaddress
 import logging
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flask
 from flask.globals import app_ctx, request_ctx
@@ -20,11 +22,18 @@ from receiver.problems import ProblemError
 from receiver.settings import ReceiverSettings
 from receiver.waiting import in_thread
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
 STORAGE_TIMEOUT = 0.2  # seconds, for which a request waits, before counting in memory instead
 STORAGE_RETRY = 1.0  # seconds, after which one request tries a storage again that was away
 STORAGE_THREADS = 32  # of their own, so that a slow storage takes none from the database; they only wait
 
-MAX_CLIENT_LENGTH = 255  # characters kept; a proxy hands on what it likes
+MAX_ADDRESS_LENGTH = 100  # characters looked at; a proxy hands on what it likes
+# An address with what proxies put around it, as in "[2001:db8::1%eth0]:443".
+ADDRESS = re.compile(
+    r'"?(?:\[([\da-f:.]+)(?:%[^]]*)?](?::\d+)?|([\d.]+)(?::\d+)?|([\da-f:.]+)(?:%.*)?)"?', re.ASCII | re.IGNORECASE
+)
 
 log = logging.getLogger("receiver")
 
@@ -44,7 +53,8 @@ class ApiKeys:
 
     def name_of(self, authorization: str | None) -> str | None:
         """Return the name of the key in an Authorization header; None when there is no good one."""
-        scheme, _, key = (authorization or "").partition(" ")
+        values = {value.strip() for value in (authorization or "").split(",")}  # more where it was sent more than once
+        scheme, _, key = values.pop().partition(" ") if len(values) == 1 else ("", "", "")
         sent = _digest(key.strip())
         good = [name for digest, name in self._names.items() if hmac.compare_digest(digest, sent)]
         return good[0] if good and scheme.lower() == "bearer" else None
@@ -88,7 +98,7 @@ class RateLimit:
         if self._away_until:  # this request tries again, and no other meanwhile
             self._away_until = time.monotonic() + STORAGE_RETRY
         try:
-            quota = in_thread(partial(self._count, self._shared, client), pool=self._pool)
+            quota = in_thread(functools.partial(self._count, self._shared, client), pool=self._pool)
         except Exception as error:  # noqa: BLE001 (whatever the storage raises)
             log.warning("the storage of the rate limit is away, so each process counts by itself: %s", error)
             self._away_until = time.monotonic() + STORAGE_RETRY
@@ -107,6 +117,38 @@ class RateLimit:
         return Quota(limit=limit, is_over=over is not None, window=window)
 
 
+def forwarded_address(environ: "WSGIEnvironment", *, proxies: int) -> str:
+    """Return the address that a request came from, in its one spelling, through so many proxies that are trusted.
+
+    Raises:
+        ProblemError: 400, when they did not say it: their own address would give all their clients one limit, and one
+            another's idempotency keys.
+    """
+    sent = environ.get("HTTP_X_FORWARDED_FOR")
+    if not proxies or (sent is None and "HTTP_FORWARDED" not in environ):
+        peer = environ.get("REMOTE_ADDR", "")
+        return normal_address(peer) or peer or "unknown"
+    addresses = [each.strip() for each in (sent or "").split(",") if each.strip()]
+    address = normal_address(addresses[-proxies][:MAX_ADDRESS_LENGTH]) if len(addresses) >= proxies else None
+    if address is None:
+        raise ProblemError(
+            HTTPStatus.BAD_REQUEST,
+            "X-Forwarded-For does not name the client: each trusted proxy has to add the address that called it.",
+        )
+    return address
+
+
+@functools.lru_cache(maxsize=1024)
+def normal_address(text: str) -> str | None:
+    """Return the one spelling of an address that may have a port, brackets and a zone; None when it is no address."""
+    found = ADDRESS.fullmatch(text)
+    try:
+        address = ipaddress.ip_address(next(filter(None, found.groups())) if found else "")
+    except ValueError:
+        return None
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
 def client() -> str:
     """Return the client of the current request."""
     return str(app_ctx.g.client)
@@ -123,10 +165,11 @@ def identify_clients(app: flask.Flask, settings: ReceiverSettings) -> None:
     @app.before_request
     def _identify() -> None:
         request, g = request_ctx.request, app_ctx.g
-        name = keys.name_of(request.headers.get("Authorization")) if keys else None
-        g.client = (name or request.remote_addr or "unknown")[:MAX_CLIENT_LENGTH]
-        if request.blueprint in OPEN:
+        g.client = forwarded_address(request.environ, proxies=0)
+        if request.method == "OPTIONS" or request.blueprint in OPEN:
             return
+        name = keys.name_of(request.headers.get("Authorization")) if keys else None
+        g.client = name or forwarded_address(request.environ, proxies=settings.receiver_trusted_proxies)
         g.quota = quota = rate_limit.count(g.client)
         if quota.is_over:
             raise ProblemError(
