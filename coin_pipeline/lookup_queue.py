@@ -1,5 +1,6 @@
 """The work queue in `coin_lookups`: each method is one transaction whose SQL is in `sql/queries/`."""
 
+import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +13,7 @@ from psycopg_pool import ConnectionPool
 from sql import query
 
 HOLD = timedelta(seconds=20)  # how long a run that falls silent still holds its slot and its leases
+PROBE_HOLD = timedelta(minutes=2)  # a probe may wait a minute for its call; then it counts as lost
 TIMES_TO_LIVE = {"unknown_ttl": timedelta(hours=24), "failed_ttl": timedelta(hours=1)}
 
 
@@ -34,6 +36,17 @@ class LeasedLookup:
     exchanges_so_far: list[str]
     listed: bool
     refresh: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefusedLookup(LeasedLookup):
+    """A lookup whose refusal turned out to be its own.
+
+    Attributes:
+        http_status: what it was refused with.
+    """
+
+    http_status: int
 
 
 class LookupQueue:
@@ -123,6 +136,60 @@ class LookupQueue:
             http_status=status,
             error=error,
         )
+
+    def record_refusal(self, coin_id: str, *, status: int, error: str, is_suspected: bool) -> str | None:
+        """Put a lookup that was refused to the back of its turn, further each time, at no cost to it.
+
+        Args:
+            coin_id: what was refused.
+            status: what it was refused with.
+            error: the refusal.
+            is_suspected: it may be this id's alone; a probe tells.
+
+        Returns:
+            The probe that this run has to make, whose end releases the lookup; None when it has to make none.
+        """
+        values = {
+            "coin_id": coin_id,
+            "run": self._run,
+            "http_status": status,
+            "error": error,
+            "is_suspected": is_suspected,
+            "probe": str(uuid.uuid4()),
+            "probe_hold": PROBE_HOLD,
+        }
+        with self._pool.connection() as connection, connection.transaction():
+            connection.execute(query("budget/lock_budget"))
+            row = connection.execute(query("lookups/record_refusal"), values).fetchone()
+        return row[0] if row else None
+
+    def lease_subject(self) -> LeasedLookup | None:
+        """Lease the lookup that a probe makes; None when none waits that CoinGecko is known to list."""
+        with self._pool.connection() as connection:
+            cursor = connection.cursor(row_factory=class_row(LeasedLookup))
+            return cursor.execute(query("lookups/lease_subject"), {"run": self._run, "hold": HOLD}).fetchone()
+
+    def find_listed_coin(self) -> str | None:
+        """Return some coin of CoinGecko's list; None without one."""
+        with self._pool.connection() as connection:
+            row = connection.execute(query("lookups/find_listed_coin")).fetchone()
+        return row[0] if row else None
+
+    def end_probe(self, probe: str, *, is_answered: bool) -> list[RefusedLookup]:
+        """Judge the lookups that were refused since the probe was begun.
+
+        Args:
+            probe: what `record_refusal` returned.
+            is_answered: another id was, so that they are to blame themselves.
+
+        Returns:
+            Those that are to blame, leased.
+        """
+        values = {"probe": probe, "is_answered": is_answered, "run": self._run, "hold": HOLD}
+        with self._pool.connection() as connection, connection.transaction():
+            connection.execute(query("budget/lock_budget"))
+            cursor = connection.cursor(row_factory=class_row(RefusedLookup))
+            return cursor.execute(query("lookups/end_probe"), values).fetchall()
 
     def _execute(self, name: str, **values: Any) -> None:  # noqa: ANN401 (what psycopg adapts)
         with self._pool.connection() as connection:

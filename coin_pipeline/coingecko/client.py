@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 import requests
 import urllib3
+from requests.utils import parse_header_links
 
 from coin_pipeline.coingecko.answers import Received, read_answer
 from coin_pipeline.coingecko.errors import BadAnswerError, StaleConnectionError, UnreachableError
@@ -66,14 +67,16 @@ class TickersPage:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What CoinGecko says of a coin.
+    """What CoinGecko says of a coin, or of nothing.
 
     Attributes:
         page: the page asked for, or None when CoinGecko does not know the coin (404).
+        is_last: no further page has any tickers.
         advertised_limit: calls a minute that `x-ratelimit-limit` allows, where it was sent.
     """
 
     page: TickersPage | None
+    is_last: bool = True
     advertised_limit: int | None = None
 
     @property
@@ -146,8 +149,12 @@ class CoinGeckoClient:
         if not can_be_asked(coin_id):
             raise ValueError(f"{coin_id!r} would lead to another URL")
         content, headers = self._get(f"/coins/{quote(coin_id, safe='')}/tickers", page=page)
+        if content is None:
+            return Answer(page=None, advertised_limit=_advertised_limit(headers))
+        tickers = _tickers_in(content)
         return Answer(
-            page=None if content is None else page_of(_tickers_in(content)),
+            page=page_of(tickers),
+            is_last=is_last_page(page, tickers=len(tickers), headers=headers),
             advertised_limit=_advertised_limit(headers),
         )
 
@@ -163,9 +170,10 @@ class CoinGeckoClient:
         content, _ = self._get("/key")
         return _key_credit_in(content)
 
-    def ping(self) -> None:
-        """Ask nothing but for an answer; raises what `fetch_tickers` does."""
-        self._get("/ping")
+    def ping(self) -> Answer:
+        """Ask for an answer, whatever it is, that has nothing to do with a coin; raises what `fetch_tickers` does."""
+        content, headers = self._get("/ping")
+        return Answer(page=None if content is None else page_of([]), advertised_limit=_advertised_limit(headers))
 
     def _get(self, path: str, **parameters: int) -> tuple[object, Mapping[str, str]]:
         """Make one request and return what its JSON holds, None for a 404, and its headers."""
@@ -230,6 +238,22 @@ def page_of(tickers: list[object]) -> TickersPage:
         exchanges=sorted({exchange for exchange in exchanges if exchange is not None}),
         tickers=len(tickers),
         skipped=exchanges.count(None),
+    )
+
+
+def is_last_page(page: int, *, tickers: int, headers: Mapping[str, str]) -> bool:
+    """Tell whether no further page has any tickers: this one is not full, or `Total` or `Link` says so.
+
+    Args:
+        page: its number, from 1.
+        tickers: how many it has.
+        headers: the answer's; a `Total`, or a last page in `Link`, that this page goes beyond is not believed.
+    """
+    last_links = (link["url"] for link in parse_header_links(headers.get("link", "")) if link.get("rel") == "last")
+    return (
+        tickers < PAGE_SIZE
+        or headers.get("total", "").strip() == str((page - 1) * PAGE_SIZE + tickers)
+        or any(parse_qs(urlsplit(url).query).get("page") == [str(page)] for url in last_links)
     )
 
 

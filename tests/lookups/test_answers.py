@@ -11,7 +11,7 @@ from psycopg_pool import ConnectionPool
 
 from coin_pipeline.coingecko.budget import RateBudget
 from coin_pipeline.coingecko.errors import CoinGeckoUnavailableError, RefusedError
-from coin_pipeline.lookups import MAX_ATTEMPTS, Ending, backoff_after
+from coin_pipeline.settling import MAX_ATTEMPTS, Ending, backoff_after
 from stack.standin.market import EXCHANGES, exchanges_of
 from stack.standin.server import StandIn
 from tests.conftest import RunningStandIn, stage
@@ -120,7 +120,6 @@ def test_the_backoff_doubles_with_full_jitter_up_to_15_minutes(attempts: int, lo
         ("429-date", 0.3, 2.2),
         ("429-reset", 0.3, 2.2),
         ("429-bare", 58, 66),
-        ("429-html", 58, 66),
     ],
 )
 def test_a_429_pauses_everybody_and_costs_the_coin_nothing(
@@ -137,7 +136,7 @@ def test_a_429_pauses_everybody_and_costs_the_coin_nothing(
     assert at_least <= seconds <= at_most
     assert reason is not None
     assert "429" in reason
-    assert (report.calls, report.rate_limited, report.lookups[Ending.HANDED_BACK]) == (1, 1, 1)
+    assert (report.calls, report.rate_limited, report.lookups[Ending.RETRIED]) == (1, 1, 1)
     assert lookup_of(connection, f"standin-{fault}") == ("pending", 0)
 
 
@@ -146,8 +145,10 @@ def test_after_a_429_the_calls_go_on_by_themselves(
 ) -> None:
     standin = start_standin(StandIn(calls_per_window=2, window_seconds=1, latency_seconds=0))
     stage(connection, "monacoin", "tether", "nicobit")
-    report = drain(pool, standin.base_url)
-    assert report.rate_limited >= 1
+    report = drain(pool, standin.base_url, concurrency=1)
+    assert report.rate_limited == 1
+    connection.execute("UPDATE coin_lookups SET next_attempt_at = now()")  # the refused one's, a minute later
+    drain(pool, standin.base_url)
     assert outcomes(connection) == {"monacoin": ["added"], "tether": ["added"], "nicobit": ["unknown"]}
 
 

@@ -14,9 +14,10 @@ from coin_pipeline.coingecko.errors import CoinGeckoUnavailableError, RefusedErr
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
 from coin_pipeline.defs.relations import relation
 from coin_pipeline.lookup_queue import LookupQueue
-from coin_pipeline.lookups import Drain, DrainLimits, DrainReport, Ending
+from coin_pipeline.lookups import Drain, DrainLimits, DrainReport
 from coin_pipeline.resources import Database, create_client
 from coin_pipeline.settings import PipelineSettings
+from coin_pipeline.settling import Ending
 from sql import query
 
 # For outages of CoinGecko (the breaker lets one probe through every 30 s) and of the database.

@@ -5,5 +5,6 @@ SET
     next_attempt_at = now() + %(backoff)s,
     http_status = %(http_status)s,
     error = %(error)s,
+    refused_at = NULL,
     leased_until = now()
 WHERE coin_id = %(coin_id)s AND leased_by = %(run)s AND leased_until IS NOT NULL;

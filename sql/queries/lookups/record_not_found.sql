@@ -9,7 +9,9 @@ WITH lookup AS (
         looked_up_at = now(),
         leased_until = NULL,
         next_page = 1,
-        exchanges_so_far = '{}'
+        exchanges_so_far = '{}',
+        refusals = 0,
+        refused_at = NULL
     WHERE coin_id = %(coin_id)s AND leased_by = %(run)s AND leased_until IS NOT NULL
     RETURNING coin_id
 ),

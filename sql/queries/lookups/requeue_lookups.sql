@@ -5,6 +5,7 @@ WITH requeued AS (
     SET
         state = 'pending',
         attempts = 0,
+        refusals = 0,
         next_attempt_at = now(),
         enqueued_at = now(),
         listed = EXISTS (SELECT FROM coin_catalog WHERE coin_catalog.coin_id = coin_lookups.coin_id),

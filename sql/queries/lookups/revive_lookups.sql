@@ -19,6 +19,7 @@ UPDATE coin_lookups AS lookup
 SET
     state = 'pending',
     attempts = 0,
+    refusals = 0,
     next_attempt_at = now(),
     enqueued_at = now(),
     listed = EXISTS (SELECT FROM coin_catalog WHERE coin_catalog.coin_id = lookup.coin_id),
