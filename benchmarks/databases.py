@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from sql.migrate import ensure_database, migrate
 from stack.demo import temporary_home
 from stack.postgres import EmbeddedPostgres, prepare_postgres
+from stack.services import postgres_service
 from stack.supervisor import Supervisor
-from stack.up import postgres_service
 
 
 @contextlib.contextmanager

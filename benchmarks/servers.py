@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.load import generate_load, post
+from stack.addresses import free_port
 from stack.supervisor import end_with_parent
-from stack.up import free_port
 
 FLOOR_THREADS = 8  # the best of 2, 4, 8, 16 and 32 for the floor on Granian
 START_TIMEOUT = 20.0  # seconds

@@ -13,6 +13,7 @@ import alembic.config
 import psycopg
 import sqlalchemy as sa
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import Conninfo
 from psycopg.sql import SQL, Identifier
 
 from sql import SQL_DIR
@@ -25,23 +26,28 @@ def migrate(database_url: str) -> None:
     """Apply every migration that is missing, and renew the views and the grants.
 
     Args:
-        database_url: libpq URL of the database, `postgresql://…`.
+        database_url: libpq URL of the database, `postgresql://…`, or its `key=value` form.
 
     Raises:
-        sqlalchemy.exc.OperationalError: the database cannot be reached.
+        psycopg.OperationalError: the database cannot be reached.
+        sqlalchemy.exc.DBAPIError: it refuses a statement.
         alembic.util.CommandError: the database was migrated by a newer version of this code.
     """
-    url = sa.make_url(database_url).set(drivername="postgresql+psycopg")
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    engine = sa.create_engine(
+        "postgresql+psycopg://",
+        # By libpq, in every form that it takes; the scripts are UTF-8.
+        creator=lambda: psycopg.connect(database_url, client_encoding="UTF8"),
+        poolclass=sa.NullPool,
+    )
     config = alembic.config.Config()
-    config.set_main_option("script_location", str(SQL_DIR / "migrations"))
+    config.set_main_option("script_location", str(SQL_DIR / "migrations").replace("%", "%%"))
     with engine.begin() as connection:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADVISORY_LOCK)))
         config.attributes["connection"] = connection
         alembic.command.upgrade(config, "head")
         for view in sorted((SQL_DIR / "views").glob("*.sql")):
-            run_script(connection, view.read_text())
-        run_script(connection, (SQL_DIR / "grants.sql").read_text())
+            run_script(connection, view.read_text(encoding="utf-8"))
+        run_script(connection, (SQL_DIR / "grants.sql").read_text(encoding="utf-8"))
 
 
 def ensure_database(database_url: str) -> None:
@@ -53,13 +59,20 @@ def ensure_database(database_url: str) -> None:
     Raises:
         psycopg.OperationalError: the server cannot be reached.
     """
-    name = str(conninfo_to_dict(database_url)["dbname"])
+    name = database_of(database_url)
     with psycopg.connect(make_conninfo(database_url, dbname="postgres"), autocommit=True) as connection:
         if not connection.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchall():
             try:
                 connection.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
             except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                 return  # another process was quicker
+
+
+def database_of(database_url: str) -> str:
+    """Return the name of the database that libpq would connect to."""
+    given = conninfo_to_dict(database_url)
+    usual = {option.keyword.decode(): (option.val or b"").decode() for option in Conninfo.get_defaults()}
+    return str(given.get("dbname") or usual["dbname"] or given.get("user") or usual["user"])
 
 
 def run_script(connection: sa.Connection, script: str) -> None:
@@ -83,13 +96,13 @@ def main() -> None:
                 ensure_login(database_url, user, password=password)
         if dagster_url := os.environ.get("DAGSTER_DATABASE_URL"):
             prepare_dagster_database(database_url, dagster_url)
-    except (psycopg.Error, sa.exc.OperationalError, alembic.util.CommandError) as error:
+    except (psycopg.Error, sa.exc.DBAPIError, alembic.util.CommandError) as error:
         sys.exit(f"Cannot migrate the database of DATABASE_URL: {str(error).splitlines()[0]}")
 
 
 def prepare_dagster_database(admin_url: str, dagster_url: str) -> None:
     """Create Dagster's database beside ours; where there is a password for its user, that becomes the owner."""
-    name = str(conninfo_to_dict(dagster_url)["dbname"])
+    name = database_of(dagster_url)
     ensure_database(make_conninfo(admin_url, dbname=name))
     if password := os.environ.get(password_variable_of(DAGSTER)):
         ensure_login(admin_url, DAGSTER, password=password)

@@ -14,14 +14,16 @@ import requests
 from rich.console import Console
 
 from sql import query
+from stack.addresses import HIGHEST_PORT, Ports, chosen_port, free_port
 from stack.demo import run_demo
 from stack.errors import StackError
 from stack.home import home_at
 from stack.spew import print_report, spew, tasks_of
 from stack.standin.__main__ import standin
 from stack.status import print_status
-from stack.up import Ports, free_port, run_stack
+from stack.up import run_stack
 
+port_type = click.IntRange(1, HIGHEST_PORT)
 home_option = click.option(
     "--home",
     type=click.Path(file_okay=False, path_type=Path),
@@ -41,11 +43,16 @@ coins.add_command(standin)
 @coins.command()
 @click.option("--standin", is_flag=True, help="Ask a CoinGecko stand-in on this machine instead of the real one.")
 @home_option
-@click.option("--receiver-port", type=click.IntRange(1, 65535), envvar="RECEIVER_PORT", default=5004)
-@click.option("--ui-port", type=click.IntRange(1, 65535), envvar="DAGSTER_UI_PORT", default=3000)
-def up(standin: bool, home: Path | None, receiver_port: int, ui_port: int) -> None:
+@click.option("--receiver-port", type=port_type, help="[default: RECEIVER_PORT, else 5004]")
+@click.option("--ui-port", type=port_type, help="[default: DAGSTER_UI_PORT, else 3000]")
+def up(standin: bool, home: Path | None, receiver_port: int | None, ui_port: int | None) -> None:
     """Start everything, and stop it on Ctrl-C."""
-    ports = Ports(receiver=receiver_port, ui=ui_port, code_server=free_port(), standin=free_port() if standin else None)
+    ports = Ports(
+        receiver=chosen_port(receiver_port, option="--receiver-port", variable="RECEIVER_PORT", default=5004),
+        ui=chosen_port(ui_port, option="--ui-port", variable="DAGSTER_UI_PORT", default=3000),
+        code_server=free_port(),
+        standin=free_port() if standin else None,
+    )
     run_stack(home_at(home), ports=ports, console=Console())
 
 
@@ -141,6 +148,11 @@ def run() -> None:
         sys.exit(coins.main(standalone_mode=False))
     except StackError as error:
         _fail(str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.UsageError as error:
+        _fail(f"{error.format_message()} (see --help)")
     except click.ClickException as error:
         _fail(error.format_message())
     except click.Abort:
@@ -153,7 +165,7 @@ def run() -> None:
 
 
 def _fail(text: str) -> NoReturn:
-    click.echo(f"Error: {text}", err=True)
+    click.echo(f"Error: {' '.join(text.split())}", err=True)
     sys.exit(1)
 
 

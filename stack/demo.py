@@ -20,13 +20,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from sql import query
+from stack.addresses import free_port
 from stack.errors import StackError
 from stack.home import Home
 from stack.postgres import remove_cluster
 from stack.spew import print_report, spew, tasks_of
 from stack.standin.market import WELL_KNOWN_COINS
 from stack.supervisor import end_with_parent
-from stack.up import free_port
 
 TASKS = 20
 IDS_A_TASK = 4

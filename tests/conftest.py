@@ -18,9 +18,9 @@ from coin_pipeline.lookups import DrainLimits
 from sql import query
 from sql.migrate import migrate
 from stack.postgres import EmbeddedPostgres, prepare_postgres
+from stack.services import postgres_service
 from stack.standin.server import API_ROOT, StandIn, create_server
 from stack.supervisor import Supervisor
-from stack.up import postgres_service
 
 TEMPLATE = "migrated"
 

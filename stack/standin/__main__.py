@@ -1,5 +1,6 @@
 """The stand-in alone: `coins standin`, and `python -m stack.standin` where nothing else of the stack is."""
 
+import socket
 from typing import Any
 
 import click
@@ -44,6 +45,9 @@ def standin(
         names = f"{', '.join(FAULTS)}, status-503 and the like, and any with another status, as throttled-on-403"
         raise click.ClickException(f"{error}. There are {names}") from error
     state = StandIn(latency_seconds=latency_ms / 1000, rules=rules, **settings)
+    with socket.socket() as probe:
+        if port and probe.connect_ex((host, port)) == 0:
+            raise click.ClickException(f"Port {port} is taken: stop what listens there, or give another with --port")
     server = create_server(state, host=host, port=port)
     click.echo(f"COINGECKO_BASE_URL=http://{host}:{server.port}{API_ROOT}")
     server.serve_forever()

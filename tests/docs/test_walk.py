@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stack.up import free_port
+from stack.addresses import free_port
 from tests import PROJECT
 from tests.docs.blocks import Command, commands_in, normalised
 from tests.stack.conftest import await_until

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import psycopg
 import pytest
 
+from stack.addresses import free_port
 from stack.home import Home
 from stack.standin.market import coin_ids, exchanges_of
 from stack.standin.server import API_ROOT, StandIn
-from stack.up import free_port
 from tests.conftest import serve
 from tests.faults.oracle import find_violations
 from tests.faults.traffic import Traffic

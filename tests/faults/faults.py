@@ -11,10 +11,11 @@ import psycopg
 import pytest
 
 from sql.migrate import ensure_database
+from stack.addresses import free_port
 from stack.home import Home
 from stack.postgres import EmbeddedPostgres, prepare_postgres
+from stack.services import postgres_service
 from stack.supervisor import Supervisor
-from stack.up import free_port, postgres_service
 from tests.faults.conftest import World
 from tests.stack.conftest import COINS, await_until, processes_in
 

@@ -18,10 +18,10 @@ from coin_pipeline.coingecko.errors import BadAnswerError, UnreachableError
 from coin_pipeline.defs.enrichment.sensors import sense_work
 from sql.migrate import migrate
 from stack.postgres import prepare_postgres
+from stack.services import postgres_service
 from stack.standin.market import coin_ids
 from stack.standin.server import StandIn
 from stack.supervisor import Supervisor
-from stack.up import postgres_service
 from tests.conftest import RunningStandIn, create_database, stage
 from tests.lookups.engine import await_that, start_engine
 

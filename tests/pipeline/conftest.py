@@ -18,8 +18,8 @@ from dagster._core.workspace.load_target import GrpcServerTarget
 
 import stack
 from coin_pipeline.code_server.probe import answers
+from stack.addresses import free_port
 from stack.postgres import EmbeddedPostgres
-from stack.up import free_port
 from tests.conftest import create_database
 from tests.stack.conftest import await_until
 

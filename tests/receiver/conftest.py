@@ -16,7 +16,7 @@ import hypothesis
 import pytest
 import requests
 
-from stack.up import free_port
+from stack.addresses import free_port
 
 PROBLEM_TYPE = "application/problem+json"
 

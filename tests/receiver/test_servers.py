@@ -12,7 +12,7 @@ import pytest
 
 from receiver.app import create_app
 from receiver.settings import ReceiverSettings
-from stack.up import free_port
+from stack.addresses import free_port
 from tests import PROJECT
 from tests.receiver.conftest import Receiver, answers, assert_problem, await_condition
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 import requests
 
-from stack.up import free_port
+from stack.addresses import free_port
 from tests.receiver.conftest import Receiver, await_condition, is_listening
 
 pytestmark = pytest.mark.usefixtures("connection")

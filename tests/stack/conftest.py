@@ -15,9 +15,9 @@ import psutil
 import psycopg
 import pytest
 
+from stack.addresses import free_port
 from stack.errors import StackError
 from stack.home import Home
-from stack.up import free_port
 
 COINS = [str(Path(sys.executable).with_name("coins"))]
 

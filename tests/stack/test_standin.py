@@ -9,12 +9,12 @@ from itertools import takewhile
 import pytest
 import requests
 
+from stack.addresses import free_port
 from stack.standin.faults import FAULTS
 from stack.standin.faults.refusals import CODES, ENVELOPES
 from stack.standin.market import COIN_IDS, LISTED_COIN_IDS, TICKER_COUNTS, WELL_KNOWN_COINS, exchanges_of, tickers_of
 from stack.standin.rules import HOSTILE
 from stack.standin.server import StandIn
-from stack.up import free_port
 from tests.conftest import RunningStandIn, serve
 from tests.stack.conftest import COINS, await_until
 
