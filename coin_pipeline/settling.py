@@ -201,9 +201,11 @@ class Settler:
             self._probe(probe)
         return Ending.RETRIED
 
-    def _pause(self, lookup: LeasedLookup | None, refusal: RefusedError) -> None:
-        """Have everybody pause; the id that met the refusal, if one did, goes to the back of its turn."""
+    def _pause(self, lookup: LeasedLookup | None, refusal: RefusedError, *, probe: str | None = None) -> None:
+        """Have everybody pause, then end the probe that tells so; the id that met it goes to the back of its turn."""
         self._budget.pause_for(refusal)
+        if probe is not None:
+            self._end_probe(probe, is_answered=False)
         who = lookup.coin_id if lookup else "a probe"
         self._log.warning("%s: %s; every call waits, and no coin loses anything", who, refusal)
         if lookup is not None:
@@ -221,13 +223,12 @@ class Settler:
         try:
             answer = self._ask(coin_id, page=1, purpose=Purpose.LISTED, deadline=self.deadline)
         except RefusedError as refusal:
-            self._tally.count(rate_limited=refusal.cause == "rate limit")
-            self._budget.pause_for(refusal)  # at once: whoever is refused from now on would make a probe of its own
-            self._end_probe(probe, is_answered=False)
-            self._pause(subject, refusal)
+            self._tally.count(rate_limited=refusal.cause == "rate limit", retried=subject is not None)
+            self._pause(subject, refusal, probe=probe)
         except (UnreachableError, BadAnswerError) as error:
             is_answered = isinstance(error, BadAnswerError) and error.status == HTTPStatus.OK
             self._end_probe(probe, is_answered=is_answered)
+            self._tally.count(retried=subject is not None)
             if subject is not None or not is_answered:
                 self._record_failure(subject, error, is_charged=is_answered)
         else:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -313,3 +314,37 @@ def test_one_id_that_is_refused_does_not_hold_up_the_others(
     assert lookup_of(connection, BAD)[0] == "pending"
     if fault in {"403-html", "429-html", "1015"}:
         assert len(standin.state.calls) <= 199 + 2 * MAX_ATTEMPTS
+
+
+def test_after_a_pause_a_single_call_goes_first_and_a_wait_that_was_too_short_is_not_believed_twice(
+    connection: psycopg.Connection, pool: ConnectionPool, standin: RunningStandIn
+) -> None:
+    stage(connection, *GOOD[:20])
+    standin.state.give("429-seconds")  # which asks for two
+    drain(pool, standin.base_url, leasing_seconds=8)
+    assert 2 <= len(standin.state.calls) <= 5  # those in flight, and one after the pause
+    assert standin.state.calls[-1].at - standin.state.calls[0].at > 1.5
+    seconds, cause = pause_of(connection)
+    assert cause == "rate limit"
+    assert seconds > 50
+    standin.state.recover()
+    make_due(connection)
+    drain(pool, standin.base_url)
+    assert {lookup_of(connection, coin_id) for coin_id in GOOD[:20]} == {("found", 1)}
+
+
+def test_a_refresh_that_is_refused_leaves_the_coin_and_comes_later(
+    connection: psycopg.Connection, pool: ConnectionPool, standin: RunningStandIn
+) -> None:
+    set_catalog(connection)
+    stage(connection, GOOD[0])
+    drain(pool, standin.base_url)
+    connection.execute("UPDATE coin_lookups SET looked_up_at = now() - interval '9 days'")
+    for fault in ("403-html", "429-bare"):
+        standin.state.give(fault, coin=GOOD[0])
+        connection.execute("UPDATE coin_lookups SET next_attempt_at = now()")
+        drain(pool, standin.base_url, refresh_after=timedelta(days=7))
+        assert lookup_of(connection, GOOD[0]) == ("found", 1)
+        assert connection.execute("SELECT next_attempt_at > now() FROM coin_lookups").fetchall() == [(True,)]
+    assert connection.execute("SELECT refusals FROM coin_lookups").fetchall() == [(2,)]
+    assert len(connection.execute("TABLE coins").fetchall()) == 1
