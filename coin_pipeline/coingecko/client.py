@@ -15,7 +15,7 @@ from requests.utils import parse_header_links
 
 from coin_pipeline.coingecko.answers import Received, read_answer
 from coin_pipeline.coingecko.errors import BadAnswerError, StaleConnectionError, UnreachableError
-from coin_pipeline.coingecko.transport import NotSentError, StaleError, causes_of, create_session
+from coin_pipeline.transport import NotSentError, StaleError, causes_of, create_session
 
 PAGE_SIZE = 100  # tickers a page, fixed by CoinGecko
 

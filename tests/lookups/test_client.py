@@ -265,7 +265,7 @@ def test_a_connection_that_was_closed_unasked_costs_no_call() -> None:
 
 
 def test_a_connection_that_was_idle_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coin_pipeline.coingecko.transport.KEEP_ALIVE", 0)
+    monkeypatch.setattr("coin_pipeline.transport.KEEP_ALIVE", 0)
     with keeping(KeepingServer()) as (server, client):
         for _ in range(3):
             client.fetch_tickers("bitcoin", page=1)

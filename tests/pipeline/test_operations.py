@@ -1,6 +1,7 @@
 """Pruning and alerts, on a real database and a real webhook."""
 
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -53,6 +54,9 @@ class Webhook:
 
         self.server = HTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+
+
+LOG = logging.getLogger("alerts")
 
 
 @pytest.fixture
@@ -129,13 +133,58 @@ def test_an_alert_that_does_not_arrive_is_sent_the_next_time(
     assert webhook.received == [{"text": "second"}]
 
 
+@pytest.mark.parametrize(
+    ("webhook_url", "environment", "says"),
+    [
+        ("https://127.0.0.1:1/SECRET", {"REQUESTS_CA_BUNDLE": "/gone.pem"}, "/gone.pem"),
+        ("https://127.0.0.1:1/SECRET", {}, "Connection refused"),
+        (
+            "https://hooks.invalid/SECRET",
+            {"https_proxy": "http://u:SECRET@127.0.0.1:1"},
+            "through the proxy 127.0.0.1:1",
+        ),
+        ("https://hooks.invalid/SECRET", {}, "cannot reach the webhook"),
+        ("https://a..b/SECRET", {}, "cannot reach the webhook"),
+        ("no-url/SECRET", {}, "cannot reach the webhook"),
+        ("http://[::1/SECRET", {}, "did not answer"),
+    ],
+)
+def test_whatever_keeps_an_alert_from_arriving_has_a_reason_and_leaves_no_claim(
+    connection: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    webhook_url: str,
+    environment: dict[str, str],
+    says: str,
+) -> None:
+    for variable in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv(variable.upper(), raising=False)
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    assert not send_alert(connection, webhook_url=webhook_url, cause="a", text="first")
+    assert says in caplog.text
+    assert "SECRET" not in caplog.text
+    assert connection.execute("TABLE alerts").fetchall() == []
+
+
+@pytest.mark.parametrize("status", [301, 403, 500])
+def test_an_alert_that_is_answered_otherwise_has_not_arrived(
+    connection: psycopg.Connection, webhook: Webhook, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    webhook.status = status
+    assert not send_alert(connection, webhook_url=webhook.url, cause="a", text="first")
+    assert str(status) in caplog.text
+    assert connection.execute("TABLE alerts").fetchall() == []
+
+
 def test_dead_letters_are_alerted(settings: PipelineSettings, webhook: Webhook) -> None:
     database = Database(url=settings.database_url)
-    alert_of_dead_letters(database, settings, failed=2)
+    alert_of_dead_letters(database, settings, failed=2, log=LOG)
     with_webhook = settings.model_copy(update={"alert_webhook_url": SecretStr(webhook.url)})
-    alert_of_dead_letters(database, with_webhook, failed=0)
+    alert_of_dead_letters(database, with_webhook, failed=0, log=LOG)
     assert webhook.received == []
-    alert_of_dead_letters(database, with_webhook, failed=2)
+    alert_of_dead_letters(database, with_webhook, failed=2, log=LOG)
     (alert,) = webhook.received
     assert alert["text"].startswith("2 coins could not be looked up")
 

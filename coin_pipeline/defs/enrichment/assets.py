@@ -1,5 +1,6 @@
 """From staged ids to the table `coins`."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -88,7 +89,7 @@ def look_up_coins(
     if report.listed is not None:
         yield show_catalog(database)
     context.log.info(summary_of(report))
-    alert_of_dead_letters(database, settings, failed=report.lookups[Ending.FAILED])
+    alert_of_dead_letters(database, settings, failed=report.lookups[Ending.FAILED], log=context.log)
     status, lookups, latest, dead_letters, newest, waits = database.read_together(
         query("operations/read_status"),
         query("assets/count_lookups"),
@@ -190,7 +191,7 @@ def drain_lookups(context: dg.AssetExecutionContext, database: Database, setting
             raise
 
 
-def alert_of_dead_letters(database: Database, settings: PipelineSettings, *, failed: int) -> None:
+def alert_of_dead_letters(database: Database, settings: PipelineSettings, *, failed: int, log: logging.Logger) -> None:
     """Tell the webhook, if this drain has given up on any coin."""
     webhook = settings.alert_webhook_url
     if failed and webhook:
@@ -200,6 +201,7 @@ def alert_of_dead_letters(database: Database, settings: PipelineSettings, *, fai
                 webhook_url=webhook.get_secret_value(),
                 cause="dead letters",
                 text=f"{failed} coins could not be looked up; coins requeue brings them back.",
+                log=log,
             )
 
 

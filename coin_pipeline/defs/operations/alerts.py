@@ -28,4 +28,5 @@ def run_failure_alert(
             webhook_url=webhook.get_secret_value(),
             cause=f"run of {run.job_name} failed",
             text=f"The run {run.run_id} of {run.job_name} failed: {context.failure_event.message}",
+            log=context.log,
         )

@@ -1,4 +1,4 @@
-"""Connections to CoinGecko: kept between calls, and bounded in how long an answer takes, whatever frames it."""
+"""Connections over HTTP: kept between calls, and bounded in how long an answer takes, whatever frames it."""
 
 import functools
 import io
@@ -41,7 +41,17 @@ def create_session(base_url: str, *, timeout_of_answer: float, connections: int)
 
 
 class NotSentError(Exception):
-    """A request went wrong before it was on its way; the text says why, and is fit to be shown."""
+    """A request went wrong before it was on its way.
+
+    Attributes:
+        way: the proxy that it was to go through, where there is one; no part of the address that was asked.
+        reason: what was wrong, fit to be shown.
+    """
+
+    def __init__(self, host: str, *, way: str, reason: str) -> None:
+        super().__init__(f"cannot reach {host}{way}: {reason}")
+        self.way = way
+        self.reason = reason
 
 
 class _Progress(threading.local):
@@ -67,8 +77,8 @@ class _Session(requests.Session):
             if _progress.is_sent:
                 raise
             proxy = select_proxy(self._base_url, self.proxies)
-            through = f" through the proxy {_host_of(proxy)}" if proxy else ""
-            raise NotSentError(f"cannot reach {_host_of(self._base_url)}{through}: {reason_of(error)}") from error
+            way = f" through the proxy {_host_of(proxy)}" if proxy else ""
+            raise NotSentError(_host_of(self._base_url), way=way, reason=reason_of(error)) from error
 
     def get_redirect_target(self, _response: requests.Response) -> None:
         """Know of no redirects: requests would read the whole body of one, followed or not."""
