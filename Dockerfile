@@ -17,7 +17,14 @@ FROM build AS pipeline-packages
 COPY requirements/pipeline.txt .
 RUN pip --python /venv/bin/python install --requirement pipeline.txt && /venv/bin/python -m compileall -q -j 0 /venv/lib
 
+# The project's name and version, by which the pipeline calls itself when it asks CoinGecko.
+FROM build AS project
+COPY pyproject.toml README.md LICENSE /source/
+RUN pip install --no-deps --target /project /source
+
 FROM python:3.13-slim-trixie AS base
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.version=$VERSION org.opencontainers.image.licenses=Apache-2.0
 RUN useradd --uid 10001 --no-create-home coins
 WORKDIR /app
 COPY deploy/healthy.py .
@@ -44,7 +51,8 @@ CMD ["python", "-m", "stack.standin", "--host=0.0.0.0", "--port=8080"]
 FROM base AS pipeline
 COPY --from=pipeline-packages /venv /venv
 COPY sql sql
-COPY pyproject.toml workspace.yaml ./
+COPY --from=project /project .
+COPY workspace.yaml .
 COPY stack/dagster.yaml /dagster/
 COPY coin_pipeline coin_pipeline
 RUN python -m compileall -q . && install --directory --owner=coins /dagster/storage

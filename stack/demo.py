@@ -75,7 +75,8 @@ def temporary_home(*, keep: bool = False) -> Iterator[Home]:
 
 def running_demo_stack(home: Home) -> AbstractContextManager[dict[str, Any]]:
     """Run `coins up --standin`, for as long as the block lasts."""
-    return running_stack(home, "--standin")
+    # What a process leaves behind that is killed goes with the home.
+    return running_stack(home, "--standin", environment={"TMPDIR": str(home.path)})
 
 
 @contextmanager

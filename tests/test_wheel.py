@@ -87,8 +87,9 @@ def test_the_wheel_holds_what_is_in_the_packages_and_nothing_else(wheel: Path) -
     assert held == {str(path) for path in tracked_files() if path.parts[0] in PACKAGES}
 
 
-def test_it_says_its_version(installed: Installed) -> None:
+def test_there_is_one_version(installed: Installed) -> None:
     version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nARG VERSION={version}\n" in (PROJECT / "Dockerfile").read_text()
     assert installed.run("coins", "--version").stdout == f"coins, version {version}\n"
 
 

@@ -1,12 +1,10 @@
 """One HTTP call to CoinGecko at a time; facts and their certainty from docs.coingecko.com and its SDKs."""
 
-import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
-from typing import Any
+from importlib.metadata import PackageMetadata, metadata
 from urllib.parse import parse_qs, quote, urlsplit
 
 import requests
@@ -31,8 +29,6 @@ MOST_CREDIT = 2**31 - 1  # what a column of the database holds
 
 PRO_KEY_HEADER = "x-cg-pro-api-key"
 DEMO_KEY_HEADER = "x-cg-demo-api-key"
-
-PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,17 +198,13 @@ class CoinGeckoClient:
             raise BadAnswerError(f"the answer broke off: {_root_cause(error)}", status=None) from error
 
 
-def user_agent_of(project: Mapping[str, Any]) -> str:
-    """Return what this program calls itself: CoinGecko asks for a name that says who calls.
-
-    Args:
-        project: the table of that name in pyproject.toml.
-    """
-    url = next(iter(project.get("urls", {}).values()), None)
-    return f"{project['name']}/{project['version']}" + (f" (+{url})" if url else "")
+def user_agent_of(project: PackageMetadata) -> str:
+    """Return what this program calls itself: CoinGecko asks for a name that says who calls, and where to find it."""
+    addresses = [entry.partition(", ")[2] for entry in project.get_all("Project-URL") or []]
+    return f"{project['Name']}/{project['Version']}" + "".join(f" (+{address})" for address in addresses[:1])
 
 
-USER_AGENT = user_agent_of(tomllib.loads(PYPROJECT.read_text())["project"])
+USER_AGENT = user_agent_of(metadata("coin-pipeline"))
 
 
 def can_be_asked(coin_id: str) -> bool:

@@ -5,6 +5,7 @@ import resource
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import PathDistribution
 from pathlib import Path
 
 import psycopg
@@ -129,12 +130,13 @@ def test_a_drain_that_cannot_call_says_why_and_spends_nothing(
     assert connection.execute("TABLE api_calls").fetchall() == []
 
 
-def test_calls_say_who_calls() -> None:
+def test_calls_say_who_calls(tmp_path: Path) -> None:
     with raw(lambda *_: whole()) as server:
         CoinGeckoClient(base_url=server.base_url).fetch_tickers("bitcoin", page=1)
         (head,) = server.heads
     (user_agent,) = re.findall(r"(?im)^user-agent: (.*)\r$", head)
     assert re.fullmatch(r"coin-pipeline/\d+\.\d+\.\d+( \(\+https://.*\))?", user_agent)
-    project = {"name": "coin-pipeline", "version": "1.2", "urls": {"Homepage": "https://example.org/coins"}}
-    assert user_agent_of(project) == "coin-pipeline/1.2 (+https://example.org/coins)"
-    assert user_agent_of({"name": "coin-pipeline", "version": "1.2"}) == "coin-pipeline/1.2"
+    (metadata := tmp_path / "METADATA").write_text("Name: coin-pipeline\nVersion: 1.2\n")
+    assert user_agent_of(PathDistribution(tmp_path).metadata) == "coin-pipeline/1.2"
+    metadata.write_text(f"{metadata.read_text()}Project-URL: Homepage, https://example.org/coins\n")
+    assert user_agent_of(PathDistribution(tmp_path).metadata) == "coin-pipeline/1.2 (+https://example.org/coins)"
