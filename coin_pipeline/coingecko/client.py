@@ -282,10 +282,11 @@ def _tickers_in(content: object) -> list[object]:
 
 def _coin_ids_in(content: object) -> list[str]:
     coins = content if isinstance(content, list) else []
-    coin_ids = [coin["id"] for coin in coins if isinstance(coin, dict) and isinstance(coin.get("id"), str)]
-    if not coin_ids:
+    coin_ids = [_name_in(coin, "id") for coin in coins]
+    usable = [coin_id for coin_id in coin_ids if coin_id is not None]
+    if not usable:  # it would take the place of a good one
         raise BadAnswerError("the answer is not a list of coins", status=HTTPStatus.OK)
-    return [coin_id for coin_id in coin_ids if _storable(coin_id)]
+    return usable
 
 
 def _key_credit_in(content: object) -> KeyCredit:
@@ -297,7 +298,7 @@ def _key_credit_in(content: object) -> KeyCredit:
             (said.get(f"{of}monthly_call_credit"), said.get(f"{of}current_total_monthly_calls"))
             for of in ("", "api_key_")
         )
-        if type(credit) is int and type(used) is int and credit >= 0 and used >= 0
+        if type(credit) is int and type(used) is int and credit > 0 and used >= 0
     ]
     if not known:
         raise BadAnswerError("the answer does not say how much credit the key has", status=HTTPStatus.OK)
@@ -305,9 +306,12 @@ def _key_credit_in(content: object) -> KeyCredit:
 
 
 def _exchange_of(ticker: object) -> str | None:
-    market = ticker.get("market") if isinstance(ticker, dict) else None
-    identifier = market.get("identifier") if isinstance(market, dict) else None
-    return identifier if isinstance(identifier, str) and identifier and _storable(identifier) else None
+    return _name_in(ticker.get("market"), "identifier") if isinstance(ticker, dict) else None
+
+
+def _name_in(content: object, member: str) -> str | None:
+    name = content.get(member) if isinstance(content, dict) else None
+    return name if isinstance(name, str) and name and _storable(name) else None
 
 
 def _storable(text: str) -> bool:

@@ -131,6 +131,43 @@ def test_a_404_is_one_even_when_its_body_never_ends() -> None:
         assert time.monotonic() - started < LONGEST
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"[]", b"{}", b'{"coins": [{"id": "bitcoin"}]}', b'["bitcoin"]', b'[null, {"id": 5}, {"id": ""}]'),
+        b'[{"id": "a\\u0000b"}, {"id": "\\ud800"}, {"id": "%b"}]' % (b"x" * 1000),
+    ],
+)
+def test_a_list_with_no_coin_that_can_be_kept_is_no_list(body: bytes) -> None:
+    with raw(lambda *_: whole(body)) as server, pytest.raises(BadAnswerError, match="not a list of coins"):
+        CoinGeckoClient(base_url=server.base_url).fetch_coin_ids()
+
+
+@pytest.mark.parametrize(
+    ("body", "credit"),
+    [
+        (b'{"monthly_call_credit": 500, "current_total_monthly_calls": 450}', (500, 450)),
+        (b'{"api_key_monthly_call_credit": 20, "api_key_current_total_monthly_calls": 3}', (20, 3)),
+        (b'{"monthly_call_credit": 500, "current_total_monthly_calls": 0, "api_key_monthly_call_credit": 0}', (500, 0)),
+        (b'{"monthly_call_credit": 0, "current_total_monthly_calls": 7}', None),
+        (b'{"monthly_call_credit": -1, "current_total_monthly_calls": 7}', None),
+        (b'{"monthly_call_credit": "500", "current_total_monthly_calls": 7}', None),
+        (b'{"monthly_call_credit": true, "current_total_monthly_calls": 7}', None),
+        (b'{"monthly_call_credit": 5e2}', None),
+        (b"[]", None),
+    ],
+)
+def test_a_key_that_does_not_say_its_credit_has_none_that_counts(body: bytes, credit: tuple[int, int] | None) -> None:
+    with raw(lambda *_: whole(body)) as server:
+        client = CoinGeckoClient(base_url=server.base_url)
+        if credit is None:
+            with pytest.raises(BadAnswerError, match="how much credit"):
+                client.fetch_key()
+        else:
+            key = client.fetch_key()
+            assert (key.credit, key.used) == credit
+
+
 def test_the_body_of_a_redirect_is_not_read() -> None:
     head = b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\n\r\n"
     with raw(lambda *_: itertools.chain([head], itertools.repeat(b"x" * 2**16))) as server:
