@@ -1,17 +1,13 @@
 """The first rows of a table, as Dagster's UI shows them."""
 
-import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-PREVIEW_ROWS = 20
+PREVIEW_ROWS = 5  # enough to see what a table holds, and little to keep with each run
 
 
 def preview_of(schema: dg.TableSchema, rows: Iterable[tuple[Any, ...]]) -> dg.TableMetadataValue:
@@ -29,16 +25,8 @@ def preview_of(schema: dg.TableSchema, rows: Iterable[tuple[Any, ...]]) -> dg.Ta
     return dg.MetadataValue.table(records=records, schema=schema)
 
 
-def preview_of_frame(frame: "pd.DataFrame") -> dg.TableMetadataValue:
-    """Return the first rows of a frame for the UI to draw."""
-    schema = dg.TableSchema([dg.TableColumn(str(name)) for name in frame.columns])
-    return preview_of(schema, frame.itertuples(index=False, name=None))
-
-
 def _cell_of(value: object) -> str | float | bool | None:
     """Return a value that Dagster can keep; times to the second, which is as much as a narrow column shows."""
-    if isinstance(value, float) and math.isnan(value):
-        return None  # pandas' NULL
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, datetime):

@@ -3,19 +3,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
-from psycopg import Connection, Cursor, IsolationLevel
+from psycopg import Column, Connection, Cursor, IsolationLevel, adapters
 from psycopg_pool import ConnectionPool
 
 from coin_pipeline.coingecko.client import CoinGeckoClient, key_header_of
 from coin_pipeline.previews import preview_of
 from coin_pipeline.settings import PipelineSettings, read_settings
-from sql import query
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 POOL_TIMEOUT = 10.0  # seconds to wait for a connection before the database counts as lost
 
@@ -38,16 +34,9 @@ class Rows:
         (row,) = self.rows
         return dict(zip(self.columns, row, strict=True))
 
-    def frame(self) -> "pd.DataFrame":
-        """Return the rows for pandas to work on."""
-        # A quarter of a second that a run need not spend before its first lookup.
-        import pandas as pd  # noqa: PLC0415
-
-        return pd.DataFrame(self.rows, columns=self.columns)
-
-    def preview(self) -> dg.TableMetadataValue:
-        """Return the first rows as the UI shows a table."""
-        return preview_of(self.schema, self.rows)
+    def preview(self, name: str) -> dict[str, dg.TableMetadataValue]:
+        """Return the first rows as metadata of this name; where there are none, nothing need be kept."""
+        return {name: preview_of(self.schema, self.rows)} if self.rows else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,23 +72,20 @@ class Database:
         with self.connect() as connection:
             connection.set_isolation_level(IsolationLevel.REPEATABLE_READ)
             with connection.transaction():
-                cursors = [connection.execute(statement, values) for statement in statements]
+                cursors = [connection.execute(statement, values or None) for statement in statements]
             return [Rows(schema=_schema_of(cursor), rows=cursor.fetchall()) for cursor in cursors]
-
-    def column_schema(self, relation: str) -> dg.TableSchema:
-        """Return the columns of a table or view as the database describes them."""
-        with self.connect() as connection:
-            columns = connection.execute(query("assets/read_columns"), {"relation": relation}).fetchall()
-        return dg.TableSchema(
-            columns=[
-                dg.TableColumn(name, kind, description, dg.TableColumnConstraints(nullable=not is_required))
-                for name, kind, is_required, description in columns
-            ]
-        )
 
 
 def _schema_of(cursor: Cursor) -> dg.TableSchema:
-    return dg.TableSchema([dg.TableColumn(column.name, column.type_display) for column in cursor.description or ()])
+    return dg.TableSchema([dg.TableColumn(column.name, _type_of(column)) for column in cursor.description or ()])
+
+
+def _type_of(column: Column) -> str:
+    """Return a column's type as the migrations spell it."""
+    known = adapters.types.get(column.type_code)
+    name = known.regtype if known else "text"
+    array = "[]" if known and column.type_code == known.array_oid else ""
+    return name.replace("timestamp with time zone", "timestamptz") + array
 
 
 class SettingsResource(dg.ConfigurableResource[PipelineSettings]):

@@ -20,6 +20,12 @@ def query(name: str) -> bytes:
 
 
 @cache
+def challenge_query(number: int) -> bytes:
+    """Return one of the statements in `challenge.sql`: 1 for the exchanges' figures, 2 for the names with an x."""
+    return (SQL_DIR / "challenge.sql").read_bytes().split(b";")[number - 1]
+
+
+@cache
 def schema_version() -> str:
     """Return the revision that this code needs: the newest migration's number, such as `"0002"`."""
     newest = max(path.name for path in (SQL_DIR / "migrations" / "versions").glob("*.sql"))

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 import dagster as dg
 
+from coin_pipeline.defs.columns import COLUMNS
+
 
 def relation(
     name: str,
@@ -28,6 +30,10 @@ def relation(
         group_name=group,
         kinds={"postgres", kind, *written_by},
         tags={"dagster/storage_kind": "postgres"},
-        metadata={"dagster/table_name": f"challenge_db.public.{name}", **attributes.pop("metadata", {})},
+        # With the definition: with each run, the columns would be stored with each run.
+        metadata={
+            "dagster/table_name": f"challenge_db.public.{name}",
+            "dagster/column_schema": dg.TableSchema(COLUMNS[name]),
+        },
         **attributes,
     )

@@ -50,6 +50,12 @@ SELECT
 FROM pending, lookups, credit_status AS credit, rate_budget AS budget
 LEFT JOIN pause_in_force AS pause ON TRUE;
 COMMENT ON COLUMN pipeline_status.pending IS 'Distinct ids that have no outcome.';
+COMMENT ON COLUMN pipeline_status.oldest_pending_seconds IS 'For how long the oldest of them has waited; NULL when none is pending.';
+COMMENT ON COLUMN pipeline_status.found IS 'Lookups that found a coin.';
+COMMENT ON COLUMN pipeline_status.unknown IS 'Lookups that CoinGecko answered 404.';
+COMMENT ON COLUMN pipeline_status.failed IS 'Dead letters: lookups whose attempts are used up.';
+COMMENT ON COLUMN pipeline_status.coins IS 'Rows of coins.';
+COMMENT ON COLUMN pipeline_status.calls_last_minute IS 'Calls to CoinGecko, by all processes together.';
 COMMENT ON COLUMN pipeline_status.calls_per_minute IS 'The limit in force; 0 is none.';
 COMMENT ON COLUMN pipeline_status.calls_this_month IS 'Calls that count against the month''s credit, as we count.';
 COMMENT ON COLUMN pipeline_status.calls_per_month IS 'The cap in force; 0 is none.';
@@ -57,3 +63,4 @@ COMMENT ON COLUMN pipeline_status.calls_left IS 'Of this month; NULL where there
 COMMENT ON COLUMN pipeline_status.credit_lasts_days IS 'At the pace of today and yesterday; NULL where there is no cap or no call.';
 COMMENT ON COLUMN pipeline_status.refresh_every_days IS 'How old answers grow; NULL when none is refreshed.';
 COMMENT ON COLUMN pipeline_status.paused_until IS 'No process calls CoinGecko before then; NULL when nothing is paused.';
+COMMENT ON COLUMN pipeline_status.pause_reason IS 'Why, while it is paused.';

@@ -7,8 +7,7 @@ import psycopg
 import pytest
 
 from coin_pipeline.definitions import defs
-from coin_pipeline.defs.landing.assets import STAGED_COINS, SUBMISSIONS
-from coin_pipeline.resources import Database
+from coin_pipeline.defs.columns import COLUMNS
 from tests.conftest import stage
 
 
@@ -35,9 +34,12 @@ def test_what_has_landed_and_what_is_pending_is_observed_beside_the_checks_of_he
     connection.execute("UPDATE staged_coins SET outcome = 'unknown', resolved_at = now() WHERE coin_id = 'tether'")
     result = defs.resolve_job_def("health").execute_in_process()
     assert {check.check_name for check in result.get_asset_check_evaluations()} == {
-        "lookups_are_not_stuck",
+        "coins_are_well_formed",
+        "exchanges_with_x_are_exact",
         "lookups_rarely_fail",
-        "outcomes_agree_with_coins",
+        "nothing_is_stuck",
+        "outcomes_are_true",
+        "stats_are_exact",
     }
     observed = observations_of(result)
     assert observed["submissions"]["dagster/row_count"] == 2
@@ -56,9 +58,16 @@ def test_each_can_be_observed_by_itself(asset: str) -> None:
     assert observations_of(result).keys() == {asset}
 
 
-@pytest.mark.parametrize(("table", "shown"), [("submissions", SUBMISSIONS), ("staged_coins", STAGED_COINS)])
-def test_the_columns_shown_are_those_of_the_database(database_url: str, table: str, shown: dg.TableSchema) -> None:
-    described = Database(url=database_url).column_schema(table)
-    assert [(column.name, column.description) for column in shown.columns] == [
-        (column.name, column.description) for column in described.columns
+@pytest.mark.parametrize("relation", sorted(COLUMNS))
+def test_the_columns_shown_are_those_of_the_database(connection: psycopg.Connection, relation: str) -> None:
+    described = connection.execute(
+        "SELECT attname, format_type(atttypid, atttypmod), col_description(attrelid, attnum), attnotnull"
+        " FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+        (relation,),
+    ).fetchall()
+    shown = [
+        (column.name, column.type.replace("timestamptz", "timestamp with time zone"), column.description, required)
+        for column in COLUMNS[relation]
+        for required in [not column.constraints.nullable]
     ]
+    assert shown == described

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
-from typing import Any
 
 import dagster as dg
 
@@ -13,6 +12,7 @@ from coin_pipeline.catalog import Catalog
 from coin_pipeline.coingecko.budget import RateBudget
 from coin_pipeline.coingecko.errors import CoinGeckoUnavailableError, RefusedError
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
+from coin_pipeline.defs.marts.assets import MARTS
 from coin_pipeline.defs.relations import relation
 from coin_pipeline.lookup_queue import LookupQueue
 from coin_pipeline.lookups import Drain, DrainLimits, DrainReport
@@ -29,15 +29,17 @@ RETRY_HOLD = timedelta(seconds=60)  # keeps the slot while the run waits for its
 
 @dg.multi_asset(
     name="look_up_coins",
-    # One step for all three: one of its own for what is pending would keep every coin waiting for a tenth of a second.
+    # One step for all: one of its own for what is pending would keep every coin waiting for a tenth of a second, and
+    # each step leaves events. The marts are views of `coins`: what is written there is in them.
     specs=[
-        relation(
+        dg.AssetSpec(
             "pending_coins",
-            group="enrichment",
+            group_name="enrichment",
+            kinds={"postgres"},
             deps=["staged_coins"],
             description=(
-                "Staged ids that had no outcome when the run began. Each gets a lookup, or its outcome at no call "
-                "where the answer is known already."
+                "Not a table: the rows of `staged_coins` that had no outcome when the run began. Each gets a lookup, "
+                "or its outcome at no call where the answer is known already."
             ),
         ),
         relation(
@@ -70,6 +72,7 @@ RETRY_HOLD = timedelta(seconds=60)  # keeps the slot while the run waits for its
                 f"lookup, the moment CoinGecko has answered. {ATTRIBUTION}"
             ),
         ),
+        *MARTS,
     ],
     retry_policy=OUTAGE_RETRIES,
 )
@@ -90,53 +93,46 @@ def look_up_coins(
         yield show_catalog(database)
     context.log.info(summary_of(report))
     alert_of_dead_letters(database, settings, failed=report.lookups[Ending.FAILED], log=context.log)
-    status, lookups, latest, dead_letters, newest, waits = database.read_together(
-        query("operations/read_status"),
-        query("assets/count_lookups"),
+    measured, latest, dead_letters, newest = database.read_together(
+        query("assets/measure_pending"),
         query("assets/preview_latest_lookups"),
         query("assets/preview_dead_letters"),
         query("assets/preview_coins"),
-        query("assets/measure_waits"),
     )
     yield dg.MaterializeResult(
         asset_key="coin_lookups",
         metadata={
-            "dagster/row_count": lookups.only["lookups"],
-            "dagster/column_schema": database.column_schema("coin_lookups"),
             **{ending.value: report.lookups[ending] for ending in Ending},
             "calls": report.calls,
             "rate_limited": report.rate_limited,
             "skipped_tickers": report.skipped_tickers,
             "resolved_without_call": report.resolved_without_call,
             "seconds": round(report.seconds, 1),
-            "pending": status.only["pending"],
-            **credit_of(status.only),
-            "dead_letters": dead_letters.preview(),
-            "answered_last": latest.preview(),
+            "pending": measured.only["pending"],
+            **dead_letters.preview("dead_letters"),
+            **latest.preview("answered_last"),
         },
     )
     yield dg.MaterializeResult(
         asset_key="coins",
         metadata={
-            "dagster/row_count": status.only["coins"],
-            "dagster/column_schema": database.column_schema("coins"),
             "new_coins": report.lookups[Ending.FOUND],
-            **{f"post_to_row_{name}": round(value, 3) for name, value in waits.only.items() if value is not None},
-            "newest": newest.preview(),
+            **newest.preview("newest"),
         },
     )
+    for mart in MARTS:
+        yield dg.MaterializeResult(asset_key=mart.key)
 
 
 def show_pending(database: Database) -> dg.MaterializeResult[None]:
     """Show which staged ids have no outcome now."""
-    oldest, status = database.read_together(query("assets/preview_pending_coins"), query("operations/read_status"))
+    oldest, measured = database.read_together(query("assets/preview_pending_coins"), query("assets/measure_pending"))
     return dg.MaterializeResult(
         asset_key="pending_coins",
         metadata={
-            "dagster/row_count": status.only["pending"],
-            "dagster/column_schema": oldest.schema,
-            "oldest_pending_seconds": round(status.only["oldest_pending_seconds"] or 0.0, 1),
-            "oldest": oldest.preview(),
+            "dagster/row_count": measured.only["pending"],
+            "oldest_pending_seconds": round(measured.only["oldest_pending_seconds"], 1),
+            **oldest.preview("oldest"),
         },
     )
 
@@ -148,20 +144,9 @@ def show_catalog(database: Database) -> dg.MaterializeResult[None]:
         asset_key="coin_catalog",
         metadata={
             "dagster/row_count": catalog.only["coins"],
-            "dagster/column_schema": database.column_schema("coin_catalog"),
-            "newest": newest.preview(),
+            **newest.preview("newest"),
         },
     )
-
-
-def credit_of(status: dict[str, Any]) -> dict[str, Any]:
-    """Return how much of the month's credit is used, and how long the rest lasts; what is not known is left out."""
-    names = ("calls_this_month", "calls_per_month", "calls_left", "credit_lasts_days", "refresh_every_days")
-    return {
-        name: round(status[name], 1) if isinstance(status[name], float) else status[name]
-        for name in names
-        if status[name] is not None
-    }
 
 
 def drain_lookups(context: dg.AssetExecutionContext, database: Database, settings: PipelineSettings) -> DrainReport:

@@ -1,68 +1,44 @@
-"""Checks that each view says what a recomputation from `coins` says."""
+"""Checks that each view says what its query in `sql/challenge.sql` says."""
 
-from typing import TYPE_CHECKING
+from collections import Counter
 
 import dagster as dg
 
-from coin_pipeline.previews import preview_of_frame
-from coin_pipeline.resources import Database
-from sql import query
-
-if TYPE_CHECKING:
-    import pandas as pd
+from coin_pipeline.resources import Database, Rows
+from sql import challenge_query, query
 
 
-@dg.asset_check(asset="exchange_coin_stats", description="The view equals a recomputation from `coins` in pandas.")
-def exchange_coin_stats_match_coins(database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
+@dg.asset_check(
+    asset="pipeline_status",
+    additional_deps=["exchange_coin_stats"],
+    description="The view `exchange_coin_stats` has the rows of challenge query 1.",
+)
+def stats_are_exact(database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
     """Compare counts and medians."""
-    view, coins = database.read_together(query("marts/read_exchange_coin_stats"), query("checks/read_coins"))
-    return compare(view.frame(), stats_of(coins.frame()))
+    return compare(*database.read_together(query("marts/read_exchange_coin_stats"), challenge_query(1)))
 
 
-@dg.asset_check(asset="exchanges_with_x", description="The view equals a recomputation from `coins` in pandas.")
-def exchanges_with_x_match_coins(database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
+@dg.asset_check(
+    asset="pipeline_status",
+    additional_deps=["exchanges_with_x"],
+    description="The view `exchanges_with_x` has the rows of challenge query 2.",
+)
+def exchanges_with_x_are_exact(database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
     """Compare the names."""
-    view, coins = database.read_together(query("marts/read_exchanges_with_x"), query("checks/read_coins"))
-    exchanges = stats_of(coins.frame())[["exchange"]]
-    return compare(view.frame(), exchanges[exchanges["exchange"].str.contains("x", regex=False)])
+    return compare(*database.read_together(query("marts/read_exchanges_with_x"), challenge_query(2)))
 
 
-def stats_of(coins: "pd.DataFrame") -> "pd.DataFrame":
-    """Recompute `exchange_coin_stats`.
-
-    Args:
-        coins: columns `task_run` (int), `id` (str) and `exchanges` (list of str).
-
-    Returns:
-        Columns `exchange` (str), `distinct_coins` (int) and `median_task_run` (float).
-    """
-    listings = coins.explode("exchanges").dropna(subset=["exchanges"])
-    return (
-        listings.rename(columns={"exchanges": "exchange"})
-        .astype({"exchange": str, "task_run": float})
-        .groupby("exchange", as_index=False)
-        .agg(distinct_coins=("id", "nunique"), median_task_run=("task_run", "median"))
-    )
-
-
-def compare(view: "pd.DataFrame", expected: "pd.DataFrame") -> dg.AssetCheckResult:
+def compare(view: Rows, expected: Rows) -> dg.AssetCheckResult:
     """Pass when both hold the same rows in whatever order; show those that only one of them has, or has once more."""
-    columns = list(expected.columns)
-    both = _numbered(view).merge(_numbered(expected), how="outer", on=[*columns, "occurrence"], indicator="found_in")
-    both["found_in"] = both["found_in"].map({"left_only": "the view", "right_only": "coins", "both": "both"})
-    different = both[both["found_in"] != "both"]
-    return dg.AssetCheckResult(
-        passed=different.empty,
-        metadata={
-            "rows": len(view),
-            "different": len(different),
-            "examples": preview_of_frame(different[["found_in", *columns]]),
-        },
+    surplus, missing = Counter(view.rows) - Counter(expected.rows), Counter(expected.rows) - Counter(view.rows)
+    different = [
+        *(("the view", *row) for row in surplus.elements()),
+        *(("the query", *row) for row in missing.elements()),
+    ]
+    examples = Rows(
+        schema=dg.TableSchema([dg.TableColumn("found_in", "text"), *expected.schema.columns]), rows=different
     )
-
-
-def _numbered(rows: "pd.DataFrame") -> "pd.DataFrame":
-    """Number rows that are alike, so that one that is there twice differs from one that is there once."""
-    # As objects, since frames of which one is empty have columns of types that do not merge.
-    rows = rows.astype(object)
-    return rows.assign(occurrence=rows.groupby(list(rows.columns), dropna=False).cumcount())
+    return dg.AssetCheckResult(
+        passed=not different,
+        metadata={"rows": len(view.rows), "different": len(different), **examples.preview("examples")},
+    )

@@ -3,9 +3,11 @@
 import dagster as dg
 
 from coin_pipeline.defs.operations.alerts import run_failure_alert
+from coin_pipeline.defs.operations.assets import look_at_everything
 from coin_pipeline.defs.operations.jobs import check_health, health, prune, prune_daily
 
 defs = dg.Definitions(
+    assets=[look_at_everything],
     jobs=[health, prune],
     schedules=[check_health, prune_daily],
     sensors=[run_failure_alert],

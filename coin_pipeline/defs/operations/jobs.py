@@ -1,10 +1,9 @@
-"""Jobs that keep the system well: pruning, and checks that need no run of the pipeline to be due."""
+"""Jobs that keep the system well: pruning, and a look at everything."""
 
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from coin_pipeline.defs.enrichment.jobs import HEALTH_CHECKS
 from coin_pipeline.resources import Database
 from coin_pipeline.settings import PipelineSettings
 from sql import query
@@ -57,8 +56,8 @@ def prune() -> None:
 
 health = dg.define_asset_job(
     "health",
-    selection=HEALTH_CHECKS | dg.AssetSelection.assets("submissions", "staged_coins"),
-    description="What must not wait for a drain, since a pipeline that is stuck has none: checks, and what is pending.",
+    selection=dg.AssetSelection.assets("submissions", "staged_coins", "pipeline_status"),
+    description="Looks at everything: how much there is, how it is doing, and every check.",
 )
 
 prune_daily = dg.ScheduleDefinition(
@@ -74,8 +73,5 @@ check_health = dg.ScheduleDefinition(
     job=health,
     cron_schedule="*/10 * * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description=(
-        "Looks for a pipeline that is stuck, for too many dead letters, and for outcomes that are not true; counts "
-        "what has landed and what is pending."
-    ),
+    description="Looks at everything, every ten minutes: a pipeline that is stuck has no drains that could.",
 )

@@ -1,5 +1,5 @@
--- The ten ids that CoinGecko has listed for the shortest time.
+-- The five ids that CoinGecko has listed for the shortest time.
 SELECT coin_id, first_seen_at
 FROM coin_catalog
 ORDER BY first_seen_at DESC, coin_id
-LIMIT 10;
+LIMIT 5;

@@ -1,5 +1,5 @@
--- The ten newest coins.
+-- The five newest coins.
 SELECT task_run, id, cardinality(exchanges) AS exchanges, complete, enriched_at
 FROM coins
 ORDER BY task_run DESC
-LIMIT 10;
+LIMIT 5;

@@ -1,8 +1,8 @@
--- The ten ids that have waited longest, and what is known of their lookups.
+-- The five ids that have waited longest, and what is known of their lookups.
 SELECT staged.coin_id, submission.received_at, lookup.attempts, lookup.next_attempt_at, lookup.error
 FROM staged_coins AS staged
 JOIN submissions AS submission ON submission.id = staged.submission_id
 LEFT JOIN coin_lookups AS lookup ON lookup.coin_id = staged.coin_id
 WHERE staged.outcome IS NULL
 ORDER BY submission.received_at, staged.coin_id
-LIMIT 10;
+LIMIT 5;

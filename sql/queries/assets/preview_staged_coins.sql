@@ -2,4 +2,4 @@
 SELECT submission_id, coin_id, position, outcome, resolved_at
 FROM staged_coins
 ORDER BY submission_id DESC, position
-LIMIT 10;
+LIMIT 5;

@@ -1,4 +1,4 @@
--- The ten newest submissions, and how many of their ids were staged and how many were not.
+-- The five newest submissions, and how many of their ids were staged and how many were not.
 SELECT
     id,
     received_at,
@@ -9,4 +9,4 @@ SELECT
     (SELECT count(*) FROM rejected_coins AS rejected WHERE rejected.submission_id = submission.id) AS rejected
 FROM submissions AS submission
 ORDER BY id DESC
-LIMIT 10;
+LIMIT 5;

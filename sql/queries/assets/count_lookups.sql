@@ -1,2 +1,0 @@
--- How many distinct ids were ever wanted.
-SELECT count(*) AS lookups FROM coin_lookups;
