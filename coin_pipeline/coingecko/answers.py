@@ -47,8 +47,8 @@ Meaning = Plain | Refusal
 PLANS = "COINGECKO_PLAN (demo for a demo key, pro for a paid one)"
 
 # CoinGecko's `error_code`, in any envelope and on any status. 10012 (an endpoint that is not asked here) and others
-# that are not in this table go by their status, where that refuses; else they are taken for one, as 429 is one, or for
-# a refusal of the key: never for the coin's fault.
+# that are not in this table go by their status, where that refuses; else they are taken for a status, as 429 is one, or
+# for a refusal of the key, and a probe tells whether it is the coin's after all.
 BY_CODE: dict[int, Meaning] = {
     429: Refusal(cause="rate limit", says="CoinGecko's rate limit is met", pause=None),
     10002: Refusal(
@@ -217,8 +217,13 @@ def _refused(refusal: Refusal, received: Received, *, code: int | None, has_key:
     says = refusal.says if has_key or refusal.cause != "access" else KEYLESS
     numbers = str(received.status) if code is None else f"{received.status}, error code {code}"
     pause = refusal.pause or retry_after_of(received.headers, now=datetime.now(UTC))
+    is_told = code in BY_CODE or isinstance(BY_STATUS.get(received.status), Refusal)
     return RefusedError(
-        f"{says} ({numbers})", status=received.status, cause=refusal.cause, pause=pause, has_code=code is not None
+        f"{says} ({numbers})",
+        status=received.status,
+        cause=refusal.cause,
+        pause=pause,
+        has_code=code is not None and is_told,
     )
 
 

@@ -53,9 +53,10 @@ BECOMES: dict[str, dict[int, Refused | str]] = {
     },
     "pro key on the demo host": {400: Refused("access", FIVE_MINUTES, "COINGECKO_PLAN=pro")},
     "demo key on the pro host": {400: Refused("access", FIVE_MINUTES, "COINGECKO_PLAN=demo")},
-    "history beyond 365 days on demo/keyless (not our endpoint; third envelope)": dict.fromkeys(
-        (200, 400, 401), Refused("access", FIVE_MINUTES, "10012")
-    ),
+    "history beyond 365 days on demo/keyless (not our endpoint; third envelope)": {
+        401: Refused("access", FIVE_MINUTES, "10012"),
+        **dict.fromkeys((200, 400), Refused("access", FIVE_MINUTES, "10012", has_code=False)),
+    },
     "network (ASN) blocked, keyless": dict.fromkeys(
         (200, 403, 429), Refused("address", FIVE_MINUTES, "blocks the address")
     ),
@@ -177,13 +178,15 @@ def test_a_200_that_is_unusable_and_no_refusal_is_a_bad_answer_that_may_have_cos
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        (31337, Refused("access", FIVE_MINUTES, "31337")),
-        (401, Refused("access", FIVE_MINUTES, "COINGECKO_API_KEY")),
-        (403, Refused("address", FIVE_MINUTES, "address")),
+        (31337, Refused("access", FIVE_MINUTES, "31337", has_code=False)),
+        (401, Refused("access", FIVE_MINUTES, "COINGECKO_API_KEY", has_code=False)),
+        (403, BLOCKED),
         (404, UNKNOWN),
     ],
 )
-def test_a_code_that_is_not_in_the_table_is_no_fault_of_the_coin(code: int, expected: Refused | str) -> None:
+def test_a_code_that_is_not_in_the_table_is_left_to_a_probe_where_the_status_refuses_nothing(
+    code: int, expected: Refused | str
+) -> None:
     for status in (200, 400, 302):
         assert_is(ask(status, json.dumps({"status": {"error_code": code}})), expected, status=status)
     page = ask(200, json.dumps({"tickers": [], "status": {"error_code": code}}))
