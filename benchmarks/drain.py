@@ -116,6 +116,7 @@ def serving_standin(
             {
                 "COINGECKO_BASE_URL": f"http://127.0.0.1:{server.port}{API_ROOT}",
                 "COINGECKO_CALLS_PER_MINUTE": str(calls_per_minute),
+                "COINGECKO_CALLS_PER_MONTH": "",
                 "COINGECKO_API_KEY": "",
                 "COINGECKO_PLAN": "",
             },

@@ -17,7 +17,15 @@ TIMEOUT = 5.0  # seconds, for the whole of an answer too
 LOG = logging.getLogger(__name__)
 
 
-def send_alert(connection: Connection, *, webhook_url: str, cause: str, text: str, log: logging.Logger = LOG) -> bool:
+def send_alert(
+    connection: Connection,
+    *,
+    webhook_url: str,
+    cause: str,
+    text: str,
+    quiet_time: timedelta = QUIET_TIME,
+    log: logging.Logger = LOG,
+) -> bool:
     """POST `{"text": …}`, which Slack and its likes understand, unless this cause was alerted a short while ago.
 
     A webhook that cannot be reached is logged and never fails what it reports on; the next alert of this
@@ -28,12 +36,13 @@ def send_alert(connection: Connection, *, webhook_url: str, cause: str, text: st
         webhook_url: where to.
         cause: what the alert is about, the same for each repetition.
         text: for a person to read.
+        quiet_time: in which there is at most one of this cause.
         log: is told why an alert did not arrive.
 
     Returns:
         Whether the alert was sent.
     """
-    claim = {"cause": cause, "quiet_time": QUIET_TIME}
+    claim = {"cause": cause, "quiet_time": quiet_time}
     if connection.execute(query("alerts/claim_alert"), claim).fetchone() is None:
         return False
     has_arrived = False

@@ -192,16 +192,17 @@ def observe_requests(app: flask.Flask) -> None:
 
 
 class Backlog(Collector):
-    """Asks the database, at each scrape, what is staged and pending."""
+    """Asks the database, at each scrape, what is staged and pending, and what is left of CoinGecko's credit."""
 
     def __init__(self, connections: Connections) -> None:
         """Measure over these connections."""
         self._connections = connections
 
     def collect(self) -> Iterator[Metric]:
-        """Yield whether the database can be used and, where it can, the backlog."""
+        """Yield whether the database can be used and, where it can, the backlog and the credit."""
         try:
             pending, oldest_seconds = self._connections.fetch("receiver/measure_backlog")[0]
+            used, cap, left, lasts_days = self._connections.fetch("receiver/measure_credit")[0]
         except psycopg.Error:
             yield GaugeMetricFamily("receiver_database_up", "Whether the database can be used.", value=0)
             return
@@ -210,6 +211,14 @@ class Backlog(Collector):
         yield GaugeMetricFamily(
             "receiver_staged_oldest_pending_seconds", "Age of the oldest of them.", value=oldest_seconds
         )
+        for name, what, value in (
+            ("calls_this_month", "Calls that count against CoinGecko's credit of this month.", used),
+            ("calls_per_month", "That credit; 0 is no cap.", cap),
+            ("calls_left", "What is left of it.", left),
+            ("credit_lasts_days", "How long that lasts at the present pace.", lasts_days),
+        ):
+            if value is not None:
+                yield GaugeMetricFamily(f"coingecko_{name}", what, value=value)
 
 
 def metrics_registry(connections: Connections) -> CollectorRegistry:

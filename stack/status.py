@@ -34,8 +34,14 @@ def print_status(state: dict[str, Any], *, console: Console) -> None:
     table.add_row("coins", str(pipeline["coins"]))
     limit = pipeline["calls_per_minute"] or "unlimited"
     table.add_row("budget", f"{pipeline['calls_last_minute']} calls in the last minute, of {limit}")
+    table.add_row("credit", _credit_of(pipeline))
+    if pipeline["refresh_every_days"] is not None:
+        bound = " with this month's credit" if pipeline["calls_per_month"] else ""
+        table.add_row("refresh", f"each coin every {_days(pipeline['refresh_every_days'])}{bound}")
     if pipeline["paused_until"]:
-        table.add_row("paused", f"until {pipeline['paused_until']:%H:%M:%S}: {pipeline['pause_reason']}")
+        table.add_row("paused", f"until {pipeline['paused_until']:%Y-%m-%d %H:%M:%S}: {pipeline['pause_reason']}")
+    elif pipeline["calls_left"] is not None and pipeline["pending"] > pipeline["calls_left"]:
+        table.add_row("done in", "more than this month: it has fewer calls left than ids are pending")
     elif pipeline["pending"] and pipeline["calls_per_minute"]:
         seconds = 60 * pipeline["pending"] / pipeline["calls_per_minute"]
         table.add_row("done in", f"{_duration(seconds)} or more: one call for each pending id and page")
@@ -47,6 +53,20 @@ def print_status(state: dict[str, Any], *, console: Console) -> None:
     for process in state["processes"]:
         processes.add_row(process["name"], str(process["pid"]), _state_of(process["pid"]), str(process["restarts"]))
     console.print(processes)
+
+
+def _credit_of(pipeline: dict[str, Any]) -> str:
+    """Say how many calls of the month are used and left, and how long these last."""
+    if not pipeline["calls_per_month"]:
+        return f"{pipeline['calls_this_month']} calls this month, without a cap"
+    lasts = pipeline["credit_lasts_days"]
+    pace = f": enough for {_days(lasts)} at this pace" if lasts else ""
+    used = f"{pipeline['calls_this_month']} of {pipeline['calls_per_month']} calls used this month"
+    return f"{used}, {pipeline['calls_left']} left{pace}"
+
+
+def _days(days: float) -> str:
+    return "1 day" if round(days, 1) == 1 else f"{days:.3g} days"
 
 
 def _state_of(pid: int) -> str:

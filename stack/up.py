@@ -152,6 +152,7 @@ def _environment(home: Home, *, ports: Ports, url: Callable[[str], str]) -> dict
         decided |= {
             "COINGECKO_BASE_URL": f"http://127.0.0.1:{ports.standin}{API_ROOT}",
             "COINGECKO_CALLS_PER_MINUTE": str(STANDIN_CALLS_PER_MINUTE),
+            "COINGECKO_CALLS_PER_MONTH": "",
             "COINGECKO_API_KEY": "",
             "COINGECKO_PLAN": "",
         }

@@ -11,6 +11,7 @@ from datetime import date, timedelta
 from enum import StrEnum
 from typing import Any
 
+from psycopg import Connection
 from psycopg.rows import class_row
 from psycopg_pool import ConnectionPool
 
@@ -69,6 +70,23 @@ class Call:
         self.is_answered, self.spends_credit, self.advertised_limit = True, spends_credit, advertised_limit
 
 
+def set_limits(connection: Connection, *, calls_per_minute: int, account: Account) -> None:
+    """Make the settings known to all processes; another account or setting than before ends what the former met.
+
+    Args:
+        connection: to `challenge_db`, in autocommit.
+        calls_per_minute: 0 is no limit.
+        account: whose credit is used.
+    """
+    values = {
+        "calls_per_minute": calls_per_minute,
+        "account": account.id,
+        "calls_per_month": account.calls_per_month,
+        "refresh_after": account.refresh_after,
+    }
+    connection.execute(query("budget/set_budget"), values)
+
+
 class RateBudget:
     """Hand out permits to call, pause every process, and open the breaker; the rules are in `take_permit`."""
 
@@ -94,13 +112,8 @@ class RateBudget:
         self._window_seconds = window_seconds
         self._probe_month_every = probe_month_every
         self._account = account
-        self._execute(
-            "budget/set_budget",
-            calls_per_minute=calls_per_minute,
-            account=account.id,
-            calls_per_month=account.calls_per_month,
-            refresh_after=account.refresh_after,
-        )
+        with pool.connection() as connection:
+            set_limits(connection, calls_per_minute=calls_per_minute, account=account)
 
     @contextmanager
     def call(

@@ -16,7 +16,7 @@ from psycopg_pool import ConnectionPool
 
 from coin_pipeline.catalog import Catalog
 from coin_pipeline.coingecko.budget import Account, RateBudget
-from coin_pipeline.coingecko.client import CoinGeckoClient, Timeouts
+from coin_pipeline.coingecko.client import CoinGeckoClient, Timeouts, key_header_of
 from coin_pipeline.coingecko.errors import RefusedError
 from coin_pipeline.lookup_queue import LookupQueue
 from coin_pipeline.lookups import Drain, DrainLimits, DrainReport
@@ -33,7 +33,9 @@ def drain(  # noqa: PLR0913 (a test says only what it is about)
     calls: int = 0,
     month: int | None = 0,
     account: str = "",
+    pro_key: str | None = None,
     window: float = 60,
+    probe_month_every: float = 3600,
     concurrency: int = 4,
     max_pages: int = 30,
     refresh_after: timedelta | None = None,
@@ -49,10 +51,18 @@ def drain(  # noqa: PLR0913 (a test says only what it is about)
         budget=RateBudget(
             pool,
             calls_per_minute=calls,
-            account=Account(id=account, calls_per_month=month, refresh_after=refresh_after),
+            account=Account(
+                id=account, calls_per_month=month, has_key=pro_key is not None, refresh_after=refresh_after
+            ),
             window_seconds=window,
+            probe_month_every=timedelta(seconds=probe_month_every),
         ),
-        client=CoinGeckoClient(base_url=base_url, connections=concurrency, timeouts=timeouts),
+        client=CoinGeckoClient(
+            base_url=base_url,
+            key_header=key_header_of(plan="pro", api_key=pro_key),
+            connections=concurrency,
+            timeouts=timeouts,
+        ),
         log=LOG,
         limits=DrainLimits(
             concurrency=concurrency,

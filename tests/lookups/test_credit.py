@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,7 @@ import pytest
 from psycopg_pool import ConnectionPool
 
 from coin_pipeline.coingecko.budget import Account, Purpose, RateBudget
+from coin_pipeline.coingecko.client import KeyCredit
 from coin_pipeline.coingecko.errors import BadAnswerError, UnreachableError
 from coin_pipeline.defs.enrichment.sensors import sense_work
 from sql.migrate import migrate
@@ -23,7 +25,7 @@ from stack.standin.market import coin_ids
 from stack.standin.server import StandIn
 from stack.supervisor import Supervisor
 from tests.conftest import RunningStandIn, create_database, stage
-from tests.lookups.engine import await_that, start_engine
+from tests.lookups.engine import await_that, drain, start_engine
 
 FOREVER = threading.Event()  # never set
 ONE_PAGE = [coin_id for coin_id in coin_ids(3000) if coin_id not in {"bitcoin", "ethereum", "tether"}]
@@ -223,3 +225,71 @@ def test_with_no_cap_nothing_new_waits_for_the_disk(connection: psycopg.Connecti
     budget = budget_of(pool, month=0)
     await_that(lambda: permits_now(budget, wanted=1) and unflushed(), within=10, what="a permit that is not on disk")
     assert used(connection) >= 1
+
+
+def test_the_key_is_asked_hourly_on_pro_and_corrects_the_count(
+    connection: psycopg.Connection, pool: ConnectionPool, start_standin: Callable[[StandIn], RunningStandIn]
+) -> None:
+    standin = start_standin(StandIn(calls_per_window=0, latency_seconds=0, calls_per_month=40, coins=300))
+    standin.state.used["a-key"] = 30  # by other programs
+
+    def drain_on_pro(*new: str) -> list[str]:
+        if new:
+            stage(connection, *new)
+        standin.state.calls.clear()
+        drain(pool, standin.base_url, month=None, pro_key="a-key")
+        return [call.path.rsplit("/", maxsplit=1)[-1] for call in standin.state.calls]
+
+    assert drain_on_pro(*ONE_PAGE[:4]) == ["key", *["tickers"] * 4]
+    status = "SELECT calls_this_month, calls_per_month, calls_left FROM pipeline_status"
+    assert connection.execute(status).fetchall() == [(34, 40, 6)]
+    assert drain_on_pro(*ONE_PAGE[4:6]) == ["tickers"] * 2
+
+    assert drain_on_pro(*ONE_PAGE[6:20]) == ["tickers"] * 4
+    assert "the 40 calls" in (pause(connection) or "")
+    assert not sense_work(connection, refresh_after=None).work_due
+    assert drain_on_pro() == []
+
+    def let_an_hour_pass() -> None:
+        connection.execute("UPDATE call_credit SET key_due_at = key_due_at - interval '1 hour'")
+        connection.execute("UPDATE rate_budget SET paused_until = paused_until - interval '1 hour'")
+
+    let_an_hour_pass()
+    assert sense_work(connection, refresh_after=None).work_due
+    assert drain_on_pro() == ["key"]  # which CoinGecko refuses with 10006 then
+    assert drain_on_pro() == []
+    standin.state.calls_per_month = 100  # a larger plan
+    let_an_hour_pass()
+    assert drain_on_pro() == ["key", *["tickers"] * 10]
+    assert pause(connection) is None
+
+
+@pytest.mark.parametrize(("minutes", "corrected"), [(59, 3), (61, 90)])
+def test_a_count_is_not_corrected_upwards_while_the_key_may_show_the_old_month(
+    connection: psycopg.Connection, pool: ConnectionPool, minutes: int, corrected: int
+) -> None:
+    budget = budget_of(pool, month=100)
+    permits_now(budget, wanted=3)
+    month, settled = budget.settled()
+    connection.execute(  # as if it were so soon after the month began
+        "SELECT correct_credit('', %s, 100, 90, %s, moment => %s::timestamp AT TIME ZONE 'UTC' + %s)",
+        (month, settled, month, timedelta(minutes=minutes)),
+    )
+    assert used(connection) == corrected
+
+
+def test_what_is_called_while_the_key_is_asked_stays_counted(
+    connection: psycopg.Connection, pool: ConnectionPool
+) -> None:
+    budget = budget_of(pool, month=100)
+    permits_now(budget, wanted=3)
+    with budget.call(deadline=time.monotonic(), stop=FOREVER) as under_way:
+        assert under_way is not None
+        before = budget.settled()
+        permits_now(budget, wanted=2)
+        budget.correct(KeyCredit(credit=100, used=50), before=before)
+        assert used(connection) == 53
+        under_way.note_answer(spends_credit=False)
+    assert used(connection) == 52
+    assert permits_now(budget, wanted=1, purpose=Purpose.KEY) == 1
+    assert used(connection) == 52

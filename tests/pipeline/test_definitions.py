@@ -75,7 +75,7 @@ ASSETS: dict[str, dict[str, object]] = {
 }
 JOBS = {"drain", "health", "prune", "refresh", "requeue"}
 SCHEDULES = {"check_health": "health", "prune_daily": "prune"}
-SENSORS = {"run_failure_alert", "staged_coins_sensor"}
+SENSORS = {"credit_alert", "run_failure_alert", "staged_coins_sensor"}
 
 
 def names(keys: Iterable[dg.AssetKey]) -> set[str]:

@@ -14,8 +14,9 @@ import pytest
 from pydantic import SecretStr
 
 from coin_pipeline.alerts import send_alert
+from coin_pipeline.coingecko.budget import Account, set_limits
 from coin_pipeline.defs.enrichment.assets import alert_of_dead_letters
-from coin_pipeline.defs.operations.alerts import run_failure_alert
+from coin_pipeline.defs.operations.alerts import CreditUsed, alert_of, credit_alert, run_failure_alert
 from coin_pipeline.defs.operations.jobs import prune
 from coin_pipeline.resources import Database
 from coin_pipeline.settings import PipelineSettings
@@ -212,3 +213,42 @@ def test_a_failed_run_is_alerted(settings: PipelineSettings, webhook: Webhook) -
     (alert,) = webhook.received
     assert "unlucky failed" in alert["text"]
     assert result.run_id in alert["text"]
+
+
+@pytest.mark.parametrize(
+    ("used", "credit", "end_reason", "says"),
+    [
+        (79, 100, None, None),
+        (80, 100, None, "80 of the 100 calls to CoinGecko of May 2027 are used up; 20 are left, enough for 2.5 days"),
+        (100, 100, "the 100 calls of May 2027 are used up", "No coin is looked up: the 100 calls of May 2027"),
+        (3, 0, "CoinGecko says so", "No coin is looked up: CoinGecko says so."),
+        (1_000_000, 0, None, None),
+    ],
+)
+def test_a_month_that_runs_out_is_alerted(used: int, credit: int, end_reason: str | None, says: str | None) -> None:
+    alert = alert_of(
+        CreditUsed(account="a", month="May 2027", used=used, credit=credit, lasts_days=2.5, end_reason=end_reason)
+    )
+    assert alert is None if says is None else says in (alert or ("", ""))[1]
+
+
+def test_each_mark_of_a_month_is_alerted_once(
+    settings: PipelineSettings, connection: psycopg.Connection, webhook: Webhook
+) -> None:
+    with_webhook = settings.model_copy(update={"alert_webhook_url": SecretStr(webhook.url)})
+    account = Account(id="a", calls_per_month=100)
+
+    def look(*, used: int) -> None:
+        set_limits(connection, calls_per_minute=0, account=account)
+        connection.execute("DELETE FROM call_credit")
+        connection.execute("INSERT INTO call_credit (account, month, used) VALUES ('a', month_of(now()), %s)", (used,))
+        resources = {"database": Database(url=settings.database_url), "settings": with_webhook}
+        credit_alert(dg.build_sensor_context(resources=resources))
+
+    for used in (10, 80, 81, 100, 100):
+        look(used=used)
+        connection.execute("UPDATE alerts SET sent_at = sent_at - interval '20 days'")
+    texts = [alert["text"] for alert in webhook.received]
+    assert len(texts) == 2
+    assert texts[0].startswith("80 of the 100 calls")
+    assert texts[1].startswith("No coin is looked up: the 100 calls of")

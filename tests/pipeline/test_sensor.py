@@ -6,6 +6,7 @@ import dagster as dg
 import psycopg
 import pytest
 from psycopg_pool import ConnectionPool
+from pydantic import SecretStr
 
 from coin_pipeline.defs.enrichment import sensors
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
@@ -95,11 +96,35 @@ def test_a_lookup_that_waits_for_its_next_attempt_starts_no_run(tick: Tick, conn
 
 def test_a_pause_of_all_calls_is_why_no_run_starts(tick: Tick, connection: psycopg.Connection) -> None:
     stage(connection, "bitcoin")
+    assert isinstance(tick(), dg.RunRequest)
+    connection.execute("UPDATE lookup_runs SET slot_until = now()")
     pause = {"pause": timedelta(seconds=30), "cause": "rate limit", "reason": "CoinGecko answered 429"}
     connection.execute(query("budget/pause_calls"), pause)
     skipped = tick()
     assert isinstance(skipped, dg.SkipReason)
     assert "CoinGecko answered 429" in (skipped.skip_message or "")
+
+
+def test_a_new_key_ends_the_wait_for_the_next_month(
+    database_url: str, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage(connection, "bitcoin")
+    monkeypatch.setattr(sensors, "WAIT_AT_MOST", 0)
+
+    def tick_with(key: str) -> object:
+        settings = PipelineSettings(database_url=database_url, coingecko_api_key=SecretStr(key))
+        resources = {"database": Database(url=database_url), "settings": settings}
+        return staged_coins_sensor(dg.build_sensor_context(resources=resources))
+
+    assert isinstance(tick_with("old"), dg.RunRequest)
+    connection.execute("UPDATE lookup_runs SET slot_until = now()")
+    connection.execute(
+        "INSERT INTO call_credit (account, month, used) SELECT account, month_of(now()), 10000 FROM rate_budget"
+    )
+    skipped = tick_with("old")
+    assert isinstance(skipped, dg.SkipReason)
+    assert "the 10000 calls of" in (skipped.skip_message or "")
+    assert isinstance(tick_with("new"), dg.RunRequest)
 
 
 def test_a_tick_that_starts_nothing_says_how_many_ids_wait(tick: Tick, connection: psycopg.Connection) -> None:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import HttpUrl, SecretStr
 
 from coin_pipeline.settings import PipelineSettings, SettingsError, read_settings
 from receiver.settings import ReceiverSettings
@@ -33,6 +34,41 @@ def test_the_plan_decides_host_and_limit(
     assert settings.calls_per_minute == calls_per_minute
     assert host in settings.base_url
     assert KEY not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("environment", "calls_per_month", "has_key"),
+    [
+        ({}, 0, False),
+        ({"COINGECKO_API_KEY": KEY}, 10_000, False),
+        ({"COINGECKO_API_KEY": KEY, "COINGECKO_CALLS_PER_MONTH": "500"}, 500, False),
+        ({"COINGECKO_API_KEY": KEY, "COINGECKO_CALLS_PER_MONTH": "0"}, 0, False),
+        ({"COINGECKO_API_KEY": KEY, "COINGECKO_PLAN": "pro"}, None, True),
+    ],
+)
+def test_the_plan_decides_the_credit_of_a_month(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], calls_per_month: int | None, *, has_key: bool
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@nowhere/challenge_db")
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    account = PipelineSettings().account
+    assert (account.calls_per_month, account.has_key) == (calls_per_month, has_key)
+
+
+def test_an_account_is_another_with_another_host_plan_or_key_and_says_nothing_of_the_key() -> None:
+    def account_of(**settings: object) -> str:
+        return PipelineSettings(database_url="postgresql:///", **settings).account.id  # type: ignore[arg-type]
+
+    accounts = {
+        account_of(),
+        account_of(coingecko_base_url=HttpUrl("http://127.0.0.1:8080/api/v3")),
+        account_of(coingecko_api_key=SecretStr(KEY)),
+        account_of(coingecko_api_key=SecretStr(KEY), coingecko_plan="pro"),
+        account_of(coingecko_api_key=SecretStr("another"), coingecko_plan="pro"),
+    }
+    assert len(accounts) == 5
+    assert not [account for account in accounts if KEY in account]
 
 
 def test_every_setting_is_in_the_example_and_in_compose() -> None:

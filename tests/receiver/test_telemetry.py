@@ -53,6 +53,19 @@ def test_metrics_count_the_requests_and_ids_of_all_workers(
         assert 3600 <= seen["receiver_staged_oldest_pending_seconds",] < 3700
 
 
+def test_metrics_show_what_is_left_of_the_credit(receiver: Receiver, connection: psycopg.Connection) -> None:
+    assert metrics(receiver)["coingecko_calls_per_month",] == 0
+    connection.execute("UPDATE rate_budget SET calls_per_month = 100")
+    connection.execute(
+        "INSERT INTO call_credit (account, month, used, counted_since, lookup_calls) VALUES"
+        " ('', month_of(now()), 40, now() - interval '40 days', array_fill(5, ARRAY[31]))"
+    )
+    seen = metrics(receiver)
+    names = ("calls_this_month", "calls_per_month", "calls_left")
+    assert [seen[f"coingecko_{name}",] for name in names] == [40, 100, 60]
+    assert 6 <= seen["coingecko_credit_lasts_days",] <= 24  # 5 a day, yesterday and what has passed of today
+
+
 def test_an_empty_backlog_has_no_age(receiver: Receiver) -> None:
     seen = metrics(receiver)
     assert seen["receiver_staged_pending",] == seen["receiver_staged_oldest_pending_seconds",] == 0

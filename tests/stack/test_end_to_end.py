@@ -3,6 +3,7 @@
 import io
 import os
 import random
+import re
 import signal
 import statistics
 import subprocess
@@ -120,6 +121,8 @@ def test_status_and_psql_show_the_running_stack(stack: RunningStack) -> None:
     status = subprocess.run([*COINS, "status"], env=environment, capture_output=True, text=True, check=True)
     for process in ("postgres", "receiver", "code-server", "daemon", "webserver", "standin"):
         assert process in status.stdout
+    assert re.search(r"credit +\d+ calls this month, without a cap", status.stdout)
+    assert re.search(r"refresh +each coin every 7 days", status.stdout)
     answer = subprocess.run(
         [*COINS, "psql", "-At", "-c", "SELECT 6 * 7"], env=environment, capture_output=True, text=True, check=True
     )

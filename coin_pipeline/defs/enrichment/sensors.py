@@ -9,6 +9,7 @@ import dagster as dg
 from psycopg import Connection
 from psycopg.rows import class_row
 
+from coin_pipeline.coingecko.budget import set_limits
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG, drain
 from coin_pipeline.resources import Database
 from coin_pipeline.settings import PipelineSettings
@@ -64,6 +65,8 @@ def staged_coins_sensor(
     slots = settings.lookup_runs
     give_up_at = time.monotonic() + WAIT_AT_MOST
     with database.connect() as connection:
+        # Here, since no run would start while the account that was there before has used up its month.
+        set_limits(connection, calls_per_minute=settings.calls_per_minute, account=settings.account)
         while True:
             sensed = sense_work(connection, refresh_after=settings.refresh_after)
             waiting_because = reason_to_wait(sensed, slots=slots)

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from coin_pipeline.defs.operations.alerts import run_failure_alert
+from coin_pipeline.defs.operations.alerts import credit_alert, run_failure_alert
 from coin_pipeline.defs.operations.assets import look_at_everything
 from coin_pipeline.defs.operations.jobs import check_health, health, prune, prune_daily
 
@@ -10,5 +10,5 @@ defs = dg.Definitions(
     assets=[look_at_everything],
     jobs=[health, prune],
     schedules=[check_health, prune_daily],
-    sensors=[run_failure_alert],
+    sensors=[credit_alert, run_failure_alert],
 )

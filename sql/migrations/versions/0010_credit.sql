@@ -302,7 +302,12 @@ $$;
 -- settled_before is what settled_credit returned before the question, whose answer cannot have what came after. Not
 -- upwards in a month's first hour, when it may still be the old month's.
 CREATE FUNCTION correct_credit(
-    the_account text, the_month date, of_key integer, used_of_key integer, settled_before integer
+    the_account text,
+    the_month date,
+    of_key integer,
+    used_of_key integer,
+    settled_before integer,
+    moment timestamptz DEFAULT clock_timestamp()
 ) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -314,7 +319,7 @@ BEGIN
         used = greatest(
             0,
             CASE
-                WHEN clock_timestamp() >= begins_at + INTERVAL '1 hour' THEN used_of_key + used - settled_before
+                WHEN moment >= begins_at + INTERVAL '1 hour' THEN used_of_key + used - settled_before
                 ELSE least(used, used_of_key + used - settled_before)
             END
         )

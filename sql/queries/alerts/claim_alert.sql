@@ -2,5 +2,5 @@
 INSERT INTO alerts (cause, sent_at)
 VALUES (%(cause)s, now())
 ON CONFLICT (cause) DO UPDATE SET sent_at = now()
-WHERE alerts.sent_at <= now() - %(quiet_time)s
+WHERE alerts.sent_at NOT BETWEEN now() - %(quiet_time)s AND now()
 RETURNING cause;

@@ -18,13 +18,15 @@ SELECT
             WHERE calls_by_day.account = credit_status.account AND day BETWEEN day_of(now()) - 6 AND day_of(now())
         ), 0
     )::integer AS lookup_calls,
-    coalesce(
+    (
         extract(
             EPOCH FROM now() - greatest(
                 (day_of(now()) - 6)::timestamp AT TIME ZONE 'UTC',
-                (SELECT min(counted_since) FROM call_credit WHERE call_credit.account = credit_status.account)
+                coalesce(
+                    (SELECT min(counted_since) FROM call_credit WHERE call_credit.account = credit_status.account), now()
+                )
             )
-        ) / 86400, 0
+        ) / 86400
     )::double precision AS days_known,
     (month_of(now()) + INTERVAL '1 month')::date - day_of(now()) AS days_left,
     (month_of(now()) + INTERVAL '1 month')::date - month_of(now()) AS days_in_month
