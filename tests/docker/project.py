@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import requests
 import yaml
 
+from stack.addresses import free_port
 from tests.compose.project import PROGRAMS, PROJECT
 
 QUICK = 60.0  # seconds for a command that only asks
@@ -26,8 +28,6 @@ STANDIN = {
     "COMPOSE_PROFILES": "demo",
     "COINGECKO_BASE_URL": "http://standin:8080/api/v3",
     "COINGECKO_CALLS_PER_MINUTE": "600",
-    "RECEIVER_PUBLISH": "127.0.0.1:0",  # a port that the engine chooses
-    "DAGSTER_UI_PUBLISH": "127.0.0.1:0",
 }
 
 # What Docker's own settings give every container that is not told otherwise; nothing listens there.
@@ -43,27 +43,34 @@ class Project:
         directory: a new one, for its `.env` and whatever else it needs.
         source: the checkout that it runs.
         images: whose images it runs; None for its own.
+        ports: of this machine, for the database and what compose publishes.
+        proxies: that Docker's own settings give every container.
     """
 
     name: str
     directory: Path
     source: Path = PROJECT
     images: str | None = None
-    settings: dict[str, str] = field(default_factory=lambda: dict(STANDIN))
+    ports: dict[str, int] = field(default_factory=lambda: {each: free_port() for each in ("db", "receiver", "ui")})
+    proxies: dict[str, dict[str, str]] = field(default_factory=lambda: DEAD_PROXY)
 
     def __post_init__(self) -> None:
         """Write what its commands read."""
         self.directory.mkdir(parents=True)
         subprocess.run([sys.executable, self.source / "deploy" / "make_env.py"], cwd=self.directory, check=True)
-        self.set(**self.settings)
+        self.set(
+            **STANDIN,
+            RECEIVER_PUBLISH=f"127.0.0.1:{self.ports['receiver']}",
+            DAGSTER_UI_PUBLISH=f"127.0.0.1:{self.ports['ui']}",
+        )
         services = yaml.safe_load((self.source / "docker-compose.yml").read_text())["services"]
         override = {
             name: {"image": f"{self.images or self.name}-{target}"}
             for name, service in services.items()
             if (target := service.get("build", {}).get("target"))
         }
-        self.override(**override, db={"ports": ["127.0.0.1:0:5432"]})
-        for kind, proxies in (("run", DEAD_PROXY), ("build", None)):
+        self.override(**override, db={"ports": [f"127.0.0.1:{self.ports['db']}:5432"]})
+        for kind, proxies in (("run", self.proxies), ("build", {})):
             plugins = self.directory / kind / "cli-plugins"
             plugins.mkdir(parents=True)
             (plugins / "docker-compose").symlink_to(PROGRAMS / "docker-compose")
@@ -94,8 +101,11 @@ class Project:
     def _environment(self, *, kind: str) -> dict[str, str]:
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_HOST") if name in os.environ}
         files = [self.source / "docker-compose.yml", *sorted(self.directory.glob("*.yml"))]
+        # Compose builds with BuildKit, which needs docker's buildx; without it, with the engine's own builder.
+        has_buildx = subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False).returncode == 0
         return {
             **inherited,
+            **({} if has_buildx else {"DOCKER_BUILDKIT": "0"}),
             "DOCKER_CONFIG": str(self.directory / kind),
             "COMPOSE_PROJECT_NAME": self.name,
             "COMPOSE_FILE": ":".join(map(str, files)),
@@ -125,10 +135,7 @@ class Project:
 
     def build(self) -> None:
         """Build every image; the engine's cache makes that quick where nothing changed."""
-        # Compose builds with BuildKit, which needs docker's buildx; without it, with the engine's own builder.
-        has_buildx = subprocess.run(["docker", "buildx", "version"], capture_output=True, check=False).returncode == 0
-        builder = "" if has_buildx else "DOCKER_BUILDKIT=0 "
-        self.run(f"{builder}docker compose --profile '*' build", timeout=BUILD, kind="build")
+        self.run("docker compose --profile '*' build", timeout=BUILD, kind="build")
 
     def up(self) -> None:
         """Start it and wait until everything is healthy."""
@@ -158,20 +165,27 @@ class Project:
         state = self.inspect(service)["State"]
         return str(state["Health"]["Status"] if state["Running"] else state["Status"])
 
-    def port(self, service: str, port: int) -> int:
-        """Return the port of this machine at which a service is reached."""
-        return int(self.run(f"docker compose port {service} {port}", timeout=QUICK).rpartition(":")[2])
+    def exhaust_memory(self, service: str) -> None:
+        """Take more memory than a service may have, and have the kernel choose its program to kill."""
+        (program,) = psutil.Process(self.inspect(service)["State"]["Pid"]).children()
+        Path(f"/proc/{program.pid}/oom_score_adj").write_text("1000")
+        self.run(f"docker compose exec -T {service} python -c 'bytearray(3 * 2**30)' || true")
+        await_true(lambda: not program.is_running(), seconds=30, what=f"{service} was killed")
 
     @property
     def receiver_url(self) -> str:
-        return f"http://127.0.0.1:{self.port('receiver', 5004)}"
+        return f"http://127.0.0.1:{self.ports['receiver']}"
+
+    @property
+    def ui_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['ui']}"
 
     def connect(self, user: str = "postgres", *, password: str | None = None) -> psycopg.Connection:
         """Connect to challenge_db with a user's password from `.env`."""
         variable = "POSTGRES_PASSWORD" if user == "postgres" else f"{user.upper()}_DB_PASSWORD"
         return psycopg.connect(
             host="127.0.0.1",
-            port=self.port("db", 5432),
+            port=self.ports["db"],
             user=user,
             password=password or self.setting(variable),
             dbname="challenge_db",

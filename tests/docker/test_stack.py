@@ -51,9 +51,10 @@ def test_a_post_becomes_a_row_that_the_reader_sees(stack: Project) -> None:
 
 
 def test_the_ui_shows_the_run_and_what_it_printed(stack: Project) -> None:
-    url = f"http://127.0.0.1:{stack.port('webserver', 3000)}"
     query = "{ runsOrError { ... on Runs { results { runId jobName status } } } }"
-    runs = requests.post(f"{url}/graphql", json={"query": query}, timeout=30).json()["data"]["runsOrError"]["results"]
+    runs = requests.post(f"{stack.ui_url}/graphql", json={"query": query}, timeout=30).json()["data"]["runsOrError"][
+        "results"
+    ]
     assert {run["jobName"] for run in runs} == {"drain"}
     assert {run["status"] for run in runs} <= {"STARTED", "SUCCESS"}
     files = stack.run("docker compose exec -T webserver find /dagster/storage -type f").split()

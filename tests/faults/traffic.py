@@ -14,7 +14,7 @@ import requests
 from stack.spew import Task, tasks_of
 from tests.faults.oracle import Told
 
-EVERY = 0.1  # seconds between two tasks
+EVERY = 0.1  # seconds
 REPLY_TIMEOUT = 10.0  # seconds
 RETRY_EVERY = 0.5  # seconds, of a client that has a key
 CLIENTS = 64
@@ -32,12 +32,14 @@ class Traffic:
         url: of the receiver.
         coin_ids: to draw from.
         chance: decides on the order and on the ids that are mistyped.
+        every: seconds between two tasks.
         told: what the clients were told whose last answer is there.
     """
 
     url: str
     coin_ids: Sequence[str]
     chance: random.Random
+    every: float = EVERY
     told: list[Told] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
 
@@ -67,7 +69,7 @@ class Traffic:
         for number, task in enumerate(tasks):
             if self._stop.wait(max(0, next_at - time.monotonic())):
                 break
-            next_at += EVERY
+            next_at += self.every
             if number % 10 in BAD:
                 task = Task(coin_ids=[*task.coin_ids, "", task.coin_ids[0], "x" * 200], as_json=task.as_json)  # noqa: PLW2901
             answers.append(clients.submit(self._be_client, task, number % 10 in KEYED))
