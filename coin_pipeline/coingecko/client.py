@@ -1,15 +1,15 @@
 """One HTTP call to CoinGecko at a time; facts and their certainty from docs.coingecko.com and its SDKs."""
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.metadata import PackageMetadata, metadata
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote
 
 import requests
 import urllib3
-from requests.utils import parse_header_links
 
 from coin_pipeline.coingecko.answers import Received, read_answer
 from coin_pipeline.coingecko.errors import BadAnswerError, StaleConnectionError, UnreachableError
@@ -22,6 +22,8 @@ MAX_ANSWER_BYTES = 5 * 2**20  # a real page of tickers is about 60 KiB, the list
 MAX_ERROR_BYTES = 2**16  # of any other answer: enough for a page of the CDN
 
 LONGEST_IDENTIFIER = 255  # characters of an exchange or a coin; PostgreSQL cannot index one of thousands
+
+LAST_PAGE = re.compile(r'[?&]page=(\d+)[^<>]{0,500}>[^<]{0,100}rel="?last\b')  # in a header Link
 
 LONGEST_LIMIT = 9  # digits of x-ratelimit-limit that are believed
 
@@ -241,11 +243,11 @@ def is_last_page(page: int, *, tickers: int, headers: Mapping[str, str]) -> bool
         tickers: how many it has.
         headers: the answer's; a `Total`, or a last page in `Link`, that this page goes beyond is not believed.
     """
-    last_links = (link["url"] for link in parse_header_links(headers.get("link", "")) if link.get("rel") == "last")
+    last_page = LAST_PAGE.search(headers.get("link", ""))
     return (
         tickers < PAGE_SIZE
         or headers.get("total", "").strip() == str((page - 1) * PAGE_SIZE + tickers)
-        or any(parse_qs(urlsplit(url).query).get("page") == [str(page)] for url in last_links)
+        or (last_page is not None and last_page[1] == str(page))
     )
 
 

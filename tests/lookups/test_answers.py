@@ -51,6 +51,14 @@ def test_a_coin_is_found_with_the_exchanges_of_all_its_pages(
     assert lookup_of(connection, coin_id) == ("found", 1)
 
 
+def test_a_coin_with_exactly_a_hundred_tickers_costs_one_call(
+    connection: psycopg.Connection, pool: ConnectionPool, standin: RunningStandIn
+) -> None:
+    stage(connection, "tether")
+    assert drain(pool, standin.base_url).calls == 1
+    assert coin_of(connection, "tether") == (exchanges_of("tether"), True)
+
+
 def test_a_404_is_unknown_after_one_call(
     connection: psycopg.Connection, pool: ConnectionPool, standin: RunningStandIn
 ) -> None:

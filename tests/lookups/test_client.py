@@ -18,6 +18,7 @@ from coin_pipeline.coingecko.client import (
     TickersPage,
     Timeouts,
     can_be_asked,
+    is_last_page,
     key_header_of,
 )
 from coin_pipeline.coingecko.errors import (
@@ -163,6 +164,38 @@ def test_a_50_mb_answer_is_given_up_in_bounded_memory(standin: RunningStandIn) -
         assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
     finally:
         tracemalloc.stop()
+
+
+API = "https://pro-api.coingecko.com/api/v3/coins/bitcoin/tickers"
+LINKS = f'<{API}?depth=False&page=53>; rel="last", <{API}?depth=False&page=2>; rel="next"'  # as recorded in 2024
+
+
+@pytest.mark.parametrize(
+    ("page", "tickers", "headers", "is_last"),
+    [
+        (1, 100, {}, False),
+        (1, 99, {}, True),
+        (1, 0, {"total": "5234"}, True),
+        (1, 100, {"total": "5234", "link": LINKS}, False),
+        (1, 100, {"total": "100"}, True),
+        (1, 100, {"total": "101"}, False),
+        (3, 100, {"total": "300"}, True),
+        (1, 100, {"total": "7"}, False),
+        (1, 100, {"total": "many"}, False),
+        (1, 100, {"total": "9" * 9000}, False),
+        (53, 100, {"link": LINKS}, True),
+        (2, 100, {"link": LINKS}, False),
+        (1, 100, {"link": f'<{API}?page=1>; rel="last"'}, True),
+        (100, 100, {"link": f'<{API}?per_page=100>; rel="last"'}, False),
+        (1, 100, {"link": '<http://[::1?page=1>; rel="last'}, True),
+        (1, 100, {"link": "<" * 9000}, False),
+        (1, 100, {"link": "?page=1" * 9000}, False),
+    ],
+)
+def test_no_page_is_asked_for_that_the_headers_rule_out(
+    *, page: int, tickers: int, headers: dict[str, str], is_last: bool
+) -> None:
+    assert is_last_page(page, tickers=tickers, headers=headers) == is_last
 
 
 @contextmanager

@@ -92,6 +92,19 @@ def test_a_refusal_with_a_code_given_to_all_costs_nobody_anything(
     assert connection.execute("SELECT max(refusals) FROM coin_lookups").fetchall() == [(0,)]
 
 
+def test_an_id_that_is_refused_is_behind_all_others_after_the_pause_too(
+    connection: psycopg.Connection, pool: ConnectionPool, standin: RunningStandIn
+) -> None:
+    stage(connection, BAD)
+    standin.state.give("429-seconds", coin=BAD)
+    drain(pool, standin.base_url, leasing_seconds=0.5)
+    stage(connection, *GOOD[:3])
+    take_up_pending(connection)
+    connection.execute("UPDATE coin_lookups SET next_attempt_at = now()")
+    order = [lookup.coin_id for lookup in LookupQueue(pool, run="run").lease(wanted=4, concurrency=4)]
+    assert order == [*sorted(GOOD[:3]), BAD]
+
+
 def test_an_id_that_is_refused_with_a_code_goes_back_further_each_time_and_never_ends(
     connection: psycopg.Connection, pool: ConnectionPool, standin: RunningStandIn
 ) -> None:
@@ -102,7 +115,7 @@ def test_an_id_that_is_refused_with_a_code_goes_back_further_each_time_and_never
         make_due(connection)
         drain(pool, standin.base_url, leasing_seconds=0.3)
         ((wait,),) = connection.execute(
-            "SELECT extract(epoch FROM next_attempt_at - now()) / 60 FROM coin_lookups"
+            "SELECT extract(epoch FROM next_attempt_at - paused_until) / 60 FROM coin_lookups, rate_budget"
         ).fetchall()
         waits.append(round(float(wait)))
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
