@@ -1,5 +1,6 @@
 """Whose refusal it is: with a code everybody's, without one a probe tells; none costs another id, or stops the rest."""
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -343,6 +344,27 @@ def test_after_a_pause_a_single_call_goes_first_and_a_wait_that_was_too_short_is
     standin.state.recover()
     make_due(connection)
     drain(pool, standin.base_url)
+    assert {lookup_of(connection, coin_id) for coin_id in GOOD[:20]} == {("found", 1)}
+
+
+@pytest.mark.slow  # a minute of refusals, a minute's pause and a minute until the refused ids are due
+@pytest.mark.timeout(400)
+def test_a_minute_of_refusals_costs_five_calls_and_all_is_found_by_itself_afterwards(
+    connection: psycopg.Connection, pool: ConnectionPool, standin: RunningStandIn
+) -> None:
+    stage(connection, *GOOD[:20])
+    standin.state.give("429-seconds", seconds=60)
+    began = time.monotonic()
+    pending = b"SELECT count(*) FROM staged_coins WHERE outcome IS NULL"
+
+    def is_done() -> bool:
+        drain(pool, standin.base_url, leasing_seconds=1)
+        return connection.execute(pending).fetchall() == [(0,)]
+
+    await_that(is_done, within=300, what="all is found")
+    refused = [call for call in standin.state.calls if call.status == 429]
+    assert 1 <= len(refused) <= 5
+    assert min(call.at for call in standin.state.calls if call not in refused) > began + 60
     assert {lookup_of(connection, coin_id) for coin_id in GOOD[:20]} == {("found", 1)}
 
 
