@@ -1,6 +1,6 @@
 """The Flask application."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import flask
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 class _PlainResponse(flask.Response):
     """A response that is whole: no Location to be encoded, no length to be reckoned, nothing to be closed."""
 
-    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> list[bytes]:
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        if self.direct_passthrough:  # a file
+            return super().__call__(environ, start_response)
         start_response(self.status, self.headers.to_wsgi_list())
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [self.get_data()]
 
@@ -66,4 +68,5 @@ def create_app(settings: ReceiverSettings | None = None) -> flask.Flask:
     identify_clients(app, settings)
     for routes in (submissions, coins, operations, documentation):
         app.register_blueprint(routes.blueprint)
+    app.register_blueprint(documentation.swagger_ui)
     return app

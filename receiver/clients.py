@@ -37,7 +37,7 @@ ADDRESS = re.compile(
 
 log = logging.getLogger("receiver")
 
-OPEN = {"operations", "documentation"}  # blueprints whose routes need no key and count against no limit
+OPEN = {"operations", "documentation", "swagger_ui"}  # blueprints whose routes need no key and count against no limit
 
 
 class ApiKeys:

@@ -12,7 +12,6 @@ from werkzeug.exceptions import HTTPException
 PROBLEM_TYPE = "application/problem+json"
 RETRY_AFTER_OUTAGE = 1  # seconds
 
-
 log = logging.getLogger("receiver")
 
 
@@ -68,11 +67,13 @@ def register_problem_handlers(app: flask.Flask) -> None:
     @app.errorhandler(HTTPException)
     def _http_exception(error: HTTPException) -> flask.Response:
         status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
-        detail = error.description or status.description
-        if status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            detail = too_large(app.config["MAX_CONTENT_LENGTH"])
         headers = {name: value for name, value in error.get_headers() if name == "Allow"}
-        return _problem(ProblemError(status, detail, headers=headers))
+        detail = {
+            HTTPStatus.NOT_FOUND: "There is nothing at this path; /docs shows the paths that there are.",
+            HTTPStatus.METHOD_NOT_ALLOWED: f"This path takes {headers.get('Allow')}; /docs says what for.",
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE: too_large(app.config["MAX_CONTENT_LENGTH"]),
+        }.get(status)
+        return _problem(ProblemError(status, detail or error.description or status.description, headers=headers))
 
     @app.errorhandler(psycopg.OperationalError)
     def _database_away(error: psycopg.OperationalError) -> flask.Response:

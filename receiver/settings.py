@@ -5,10 +5,17 @@ import sys
 from typing import Annotated, Self
 
 from limits import parse_many
+from limits.storage import storage_from_string
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import PGconn
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+KEY = re.compile("[!-~]+")  # what a header can hold
 KEY_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+NOWHERE = "/dev/null"
 
 
 class ReceiverSettings(BaseSettings):
@@ -30,6 +37,33 @@ class ReceiverSettings(BaseSettings):
     receiver_max_bytes: Annotated[int, Field(ge=1)] = 2**20
     receiver_max_coins: Annotated[int, Field(ge=1)] = 10_000
 
+    @field_validator("database_url")
+    @classmethod
+    def _is_a_database(cls, value: str) -> str:
+        try:
+            given = conninfo_to_dict(value)
+        except ProgrammingError as error:
+            raise ValueError(
+                "give a connection string of libpq, such as postgresql://user@host/challenge_db"
+            ) from error
+        # The rest is looked at by libpq when it connects; to a socket where no server can be it gets no further.
+        places = [NOWHERE] * max(1, str(given.get("host", "")).count(",") + 1)
+        trial = make_conninfo(value, host=",".join(places), hostaddr="", connect_timeout=1)
+        complaint = PGconn.connect(trial.encode()).error_message.decode(errors="replace").strip()
+        if NOWHERE not in complaint:
+            raise ValueError(complaint)
+        return value
+
+    @field_validator("ratelimit_storage_uri")
+    @classmethod
+    def _is_a_storage(cls, value: str) -> str:
+        try:
+            if not value.startswith("memory:"):
+                storage_from_string(value if value.startswith("redis") else "")
+        except Exception as error:
+            raise ValueError("give memory:// or a Redis, such as redis://localhost:6379") from error
+        return value
+
     @field_validator("receiver_rate_limit")
     @classmethod
     def _is_a_limit(cls, value: str) -> str:
@@ -45,8 +79,8 @@ class ReceiverSettings(BaseSettings):
         if isinstance(value, dict):
             return value
         pairs = [pair.strip().partition(":")[::2] for pair in value.split(",") if pair.strip()]
-        if not all(KEY_NAME.fullmatch(name) and key for name, key in pairs):
-            raise ValueError("give keys as name:key,name:key; a name has letters, digits, - and _")
+        if not all(KEY_NAME.fullmatch(name) and KEY.fullmatch(key) for name, key in pairs):
+            raise ValueError("give keys as name:key,name:key; a name has letters, digits, - and _, a key visible ASCII")
         keys = dict(pairs)
         if len(keys) < len(pairs) or len(set(keys.values())) < len(pairs):
             raise ValueError("two keys are the same, or have the same name")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from http import HTTPStatus
 
 import flask
 import psycopg
@@ -38,6 +39,7 @@ SECONDS = Histogram(
 IDS = Counter("receiver_ids", "Ids of accepted submissions.", ["result"])
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+PROBES = {"/livez", "/readyz"}  # not logged while all is well
 UNROUTED = "unrouted"  # the route of requests that match none, or are refused before they are routed
 
 # A request id of our own: which process, and which of its requests. Random bits for each would be a system call.
@@ -96,6 +98,8 @@ def note_request(
     seconds = time.perf_counter() - started
     _requests_of(method if method in METHODS else "other", route, status).inc()
     _seconds_of(route).observe(seconds)
+    if route in PROBES and status == HTTPStatus.OK:
+        return
     line: dict[str, object] = {
         "time": _now(),
         "request_id": request_id,

@@ -28,6 +28,14 @@ LOOK_EVERY = 0.25  # seconds, for statements that are overdue
 GIVE_UP_AT_MOST = 16  # sessions
 GIVE_UP_PERIOD = 3600  # seconds
 
+# What a session says that belongs to a standby, or to a pooler which gives each transaction another one, where nothing
+# is known of what was prepared.
+UNFIT = (
+    psycopg.errors.ReadOnlySqlTransaction,
+    psycopg.errors.InvalidSqlStatementName,
+    psycopg.errors.DuplicatePreparedStatement,
+)
+
 log = logging.getLogger("receiver")
 
 
@@ -37,7 +45,7 @@ class _Session:
 
     connection: psycopg.Connection
     socket: socket.socket
-    is_bound: bool = False
+    is_set: bool = False
 
     def close(self) -> None:
         self.connection.close()
@@ -96,12 +104,15 @@ class Connections:
         with self._lock:
             self._busy[session] = time.monotonic()
         try:
-            if not session.is_bound:
-                session.connection.execute(query("receiver/bound_session"), {"milliseconds": STATEMENT_TIMEOUT})
-                session.is_bound = True
+            if not session.is_set:
+                session.connection.execute(query("receiver/set_session"), {"milliseconds": STATEMENT_TIMEOUT})
+                session.is_set = True
                 with self._lock:
                     self._busy[session] = time.monotonic()
             yield session.connection
+        except UNFIT as error:
+            session.connection.close()
+            raise psycopg.OperationalError(f"the session is unfit: {error}") from error
         finally:
             with self._lock:
                 del self._busy[session]
@@ -128,6 +139,7 @@ class Connections:
         connection = psycopg.connect(
             self._database_url,
             autocommit=True,
+            client_encoding="utf8",
             connect_timeout=CONNECT_TIMEOUT,
             tcp_user_timeout=CONNECT_TIMEOUT * 1000,
         )

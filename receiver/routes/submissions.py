@@ -79,7 +79,7 @@ def get_submission(number: str) -> dict[str, Any]:
     found = None if submission is None else database().staging.read_submission(submission)
     if found is None:
         raise ProblemError(HTTPStatus.NOT_FOUND, "There is no such submission.")
-    outcomes = [coin["outcome"] or "pending" for coin in found["coins"]]
+    outcomes = [coin["outcome"] for coin in found["coins"]]
     return {
         **found,
         "received_at": found["received_at"].isoformat(),
@@ -100,7 +100,7 @@ def _answer(
     headers = {"Content-Type": "application/json", "Location": f"/submissions/{submission}"}
     if is_replayed:
         headers["Idempotent-Replayed"] = "true"
-    return _encode(answer), HTTPStatus.ACCEPTED, headers
+    return _encode(answer) + "\n", HTTPStatus.ACCEPTED, headers
 
 
 def _replay(earlier: dict[str, Any], digest: bytes) -> Answer:

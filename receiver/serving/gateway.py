@@ -203,7 +203,7 @@ class Gateway:
 
     def _refuse(self, request: Request, problem: ProblemError) -> None:
         headers = [("content-type", PROBLEM_TYPE), ("x-request-id", request.request_id), *problem.headers.items()]
-        request.exchange.response_bytes(problem.status, headers, json.dumps(problem_of(problem)).encode())
+        request.exchange.response_bytes(problem.status, headers, f"{json.dumps(problem_of(problem))}\n".encode())
         note_request(
             request_id=request.request_id,
             client=_address(request.scope.client),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import psutil
 import pytest
 import requests
 
@@ -33,16 +34,18 @@ class Receiver:
         process: its main process.
         port: on the loopback interface.
         log: the file with its log lines.
+        host: as it stands in a URL.
         http: a session without retries.
     """
 
     process: subprocess.Popen[bytes]
     port: int
     log: Path
+    host: str = "127.0.0.1"
     http: requests.Session = field(default_factory=requests.Session)
 
     def request(self, method: str, path: str, **arguments: Any) -> requests.Response:  # noqa: ANN401 (as requests has it)
-        return self.http.request(method, f"http://127.0.0.1:{self.port}{path}", timeout=10, **arguments)
+        return self.http.request(method, f"http://{self.host}:{self.port}{path}", timeout=10, **arguments)
 
     def get(self, path: str, **headers: str) -> requests.Response:
         return self.request("GET", path, headers=headers)
@@ -58,8 +61,10 @@ class Receiver:
 
 
 @contextmanager
-def running_receiver(database_url: str, directory: Path, **settings: str) -> Iterator[Receiver]:
-    """Run a receiver for as long as the block lasts."""
+def running_receiver(
+    database_url: str, directory: Path, *, descriptors: tuple[int, int] | None = None, **settings: str
+) -> Iterator[Receiver]:
+    """Run a receiver for as long as the block lasts, with these limits of descriptors, soft and hard."""
     port = free_port()
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("RECEIVER_", "RATELIMIT_"))
@@ -70,7 +75,10 @@ def running_receiver(database_url: str, directory: Path, **settings: str) -> Ite
         process = subprocess.Popen(
             [sys.executable, "-m", "receiver"], env=environment | settings, stdout=output, stderr=subprocess.STDOUT
         )
-    receiver = Receiver(process=process, port=port, log=log)
+    if descriptors is not None:
+        psutil.Process(process.pid).rlimit(psutil.RLIMIT_NOFILE, descriptors)  # it has not read it yet
+    host = settings.get("RECEIVER_HOST", "127.0.0.1").strip("[]")
+    receiver = Receiver(process=process, port=port, log=log, host=f"[{host}]" if ":" in host else host)
     try:
         await_condition(lambda: answers(receiver), within=20)
         yield receiver

@@ -151,7 +151,7 @@ def test_a_submission_can_be_read_back_with_outcomes(receiver: Receiver, connect
     assert [(coin["id"], coin["outcome"], coin["task_run"]) for coin in submission["coins"]] == [
         ("bitcoin", "added", 1),
         ("nonesuch", "unknown", None),
-        ("later", None, None),
+        ("later", "pending", None),
     ]
     assert submission["counts"] == {"added": 1, "pending": 1, "unknown": 1}
     assert submission["rejected"] == [{"position": 2, "value": "", "reason": "empty id"}]
@@ -222,7 +222,9 @@ def test_a_page_that_cannot_be_is_refused(receiver: Receiver, query: str, status
 )
 def test_unknown_routes_and_methods_are_problems_too(receiver: Receiver, method: str, path: str, status: int) -> None:
     response = receiver.request(method, path)
-    assert_problem(response, status)
+    problem = assert_problem(response, status)
+    assert "/docs" in problem["detail"]
+    assert "URL" not in problem["detail"]
     assert ("allow" in response.headers) == (status == 405)
 
 

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 import requests
 
+from receiver.app import create_app
 from receiver.settings import ReceiverSettings
 from sql.migrate import migrate
 from stack.postgres import EmbeddedPostgres, prepare_postgres
@@ -237,3 +238,28 @@ def test_every_acknowledged_id_survives_the_kill_of_everything(
     with psycopg.connect(killable_url) as connection:
         landed = {row[0] for row in connection.execute("SELECT submission_id FROM staged_coins")}
     assert set(acknowledged) <= landed
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "DEALLOCATE ALL",  # what a pooler does that gives each transaction another session
+        "SET default_transaction_read_only = on",  # what a standby says
+    ],
+)
+def test_a_session_that_is_unfit_is_503_once_and_not_used_again(
+    database_url: str, connection: psycopg.Connection, spoil: str
+) -> None:
+    app = create_app(ReceiverSettings(database_url=database_url))
+    client = app.test_client()
+    connections = app.extensions["database"].connections
+    try:
+        assert client.post("/coins", json={"coins": ["bitcoin"]}).status_code == 202
+        (session,) = connections._idle  # noqa: SLF001 (nothing else reaches the session)
+        session.connection.pgconn.exec_(spoil.encode())  # below the driver, which would take note of it
+        response = client.post("/coins", json={"coins": ["bitcoin"]})
+        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+        assert client.post("/coins", json={"coins": ["bitcoin"]}).status_code == 202
+    finally:
+        connections.close()
+    assert connection.execute("SELECT count(*) FROM submissions").fetchone() == (2,)

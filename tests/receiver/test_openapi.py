@@ -1,6 +1,7 @@
 """The OpenAPI document says what the code does, and Schemathesis finds nothing else."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,6 +27,8 @@ OPERATIONS = {
 
 # Answers to faults, which test_faults and test_gateway bring about.
 FAULTS = {408, 500, 503}
+
+GUARDED = (400, 401, 429)  # answers to clients that are not known, have no key, or are over the limit
 
 JSON = {"content-type": "application/json"}
 REQUESTS: dict[tuple[str, int], tuple[str, str, dict[str, Any]]] = {
@@ -60,6 +63,7 @@ def assert_documented(operation: str, response: requests.Response) -> None:
     documented = OPERATIONS[operation]["responses"][str(response.status_code)]
     if "$ref" in documented:
         documented = DOCUMENT["components"]["responses"][documented["$ref"].split("/")[-1]]
+    assert not response.headers["content-type"].endswith("json") or response.content.endswith(b"\n")
     media_type = response.headers["content-type"].split(";")[0]
     schema = documented["content"][media_type]["schema"]
     if media_type.endswith("json"):
@@ -77,6 +81,7 @@ def test_the_document_has_the_routes_of_the_code() -> None:
             rule.endpoint.split(".")[-1],
         )
         for rule in app.url_map.iter_rules()
+        if not rule.endpoint.startswith("swagger_ui.")
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
     documented = {
@@ -99,17 +104,18 @@ def test_every_documented_answer_is_given_as_documented(receiver: Receiver, oper
 def test_every_documented_answer_is_tested() -> None:
     documented = {(name, int(status)) for name, operation in OPERATIONS.items() for status in operation["responses"]}
     guarded = {(name, status) for name, operation in OPERATIONS.items() if "security" not in operation
-               for status in (401, 429)}  # fmt: skip
+               for status in GUARDED}  # fmt: skip
     assert {pair for pair in documented if pair[1] not in FAULTS} == set(REQUESTS) | guarded
 
 
 @pytest.mark.parametrize("operation", sorted(name for name in OPERATIONS if "security" not in OPERATIONS[name]))
-def test_answers_to_clients_without_a_key_or_over_the_limit_are_as_documented(
+def test_answers_to_clients_that_may_not_are_as_documented(
     start_receiver: Callable[..., Receiver], operation: str
 ) -> None:
-    guarded = start_receiver(RECEIVER_API_KEYS="ann:a", RECEIVER_RATE_LIMIT="1/hour")
+    guarded = start_receiver(RECEIVER_API_KEYS="ann:a", RECEIVER_RATE_LIMIT="1/hour", RECEIVER_TRUSTED_PROXIES="1")
     method, path, arguments = next(REQUESTS[pair] for pair in REQUESTS if pair[0] == operation)
-    for status in (401, 429):
+    for status in GUARDED:
+        guarded.http.headers["X-Forwarded-For"] = "unknown" if status == 400 else "192.0.2.1"
         response = guarded.request(method, path, **arguments)
         assert response.status_code == status
         assert_documented(operation, response)
@@ -122,13 +128,33 @@ def test_faults_are_documented_as_problems() -> None:
             assert list(DOCUMENT["components"]["responses"][name]["content"]) == [PROBLEM_TYPE]
 
 
-def test_the_docs_page_shows_every_operation_and_needs_no_network(receiver: Receiver) -> None:
+def test_the_document_describes_every_parameter_and_has_an_example_of_every_answer() -> None:
+    for name, operation in OPERATIONS.items():
+        assert all(parameter.get("description") for parameter in operation["parameters"]), name
+        for status, response in operation["responses"].items():
+            described = (
+                DOCUMENT["components"]["responses"][response["$ref"].split("/")[-1]] if "$ref" in response else response
+            )
+            for media_type, content in described["content"].items():
+                example = content["example"]
+                if media_type.endswith("json"):
+                    schema = {**content["schema"], "components": DOCUMENT["components"]}
+                    jsonschema_rs.validate(schema, example)
+                assert int(status) < 400 or example["status"] == int(status)
+
+
+def test_the_docs_are_swagger_ui_and_need_no_network(receiver: Receiver) -> None:
     page = receiver.get("/docs").text
-    for operation in OPERATIONS.values():
-        assert operation["summary"] in page
-    assert "http://" not in page
-    assert "https://" not in page
-    assert "src=" not in page
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert len(sources) >= 4
+    for source in sources:
+        assert source.startswith("/docs/")
+        response = receiver.get(source)
+        assert (response.status_code, len(response.content)) == (200, int(response.headers["content-length"]))
+    assert '"url": "/openapi.json"' in page
+    assert '"tryItOutEnabled": true' in page
+    assert '"validatorUrl": null' in page
+    assert_problem(receiver.get("/docs/../../settings.py".replace("..", "%2E%2E")), 404)
 
 
 @pytest.mark.usefixtures("data")

@@ -10,7 +10,7 @@ SELECT
                     json_build_object(
                         'position', staged.position,
                         'id', staged.coin_id,
-                        'outcome', staged.outcome,
+                        'outcome', coalesce(staged.outcome, 'pending'),
                         'resolved_at', staged.resolved_at,
                         'task_run', coins.task_run
                     ) ORDER BY staged.position
