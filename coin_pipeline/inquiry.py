@@ -10,7 +10,7 @@ from typing import TypeVar
 from coin_pipeline.catalog import Catalog
 from coin_pipeline.coingecko.budget import Purpose, RateBudget
 from coin_pipeline.coingecko.client import CoinGeckoClient
-from coin_pipeline.coingecko.errors import CoinGeckoError, RefusedError, UnreachableError
+from coin_pipeline.coingecko.errors import BrokenOffError, CoinGeckoError, RefusedError, UnreachableError
 
 PATIENCE = 3.0  # seconds that lookups wait for an answer to go by: the list has 2 MB
 
@@ -117,6 +117,8 @@ class Inquiry:
                 self._budget.pause_for(error)
                 if error.cause in {"access", "address"}:
                     raise
+        except BrokenOffError:
+            otherwise()
         except UnreachableError as error:
             self._budget.note_failure(coin_id=None, reason=f"CoinGecko does not answer: {error}")
         except CoinGeckoError as error:

@@ -12,6 +12,7 @@ from psycopg_pool import ConnectionPool
 
 from sql import query
 
+LEAVE_WITHIN = 2.0  # seconds to wait for a connection: what is not handed back is free when the hold is over
 HOLD = timedelta(seconds=20)  # how long a run that falls silent still holds its slot and its leases
 PROBE_HOLD = timedelta(minutes=2)  # a probe may wait a minute for its call; then it counts as lost
 TIMES_TO_LIVE = {"unknown_ttl": timedelta(hours=24), "failed_ttl": timedelta(hours=1)}
@@ -73,6 +74,16 @@ class LookupQueue:
     def free_slot(self) -> None:
         """Let the next lookup run start."""
         self._execute("lookups/free_lookup_run")
+
+    def claim_slot(self, *, slots: int) -> bool:
+        """Take one of so many slots, or keep the one that is this run's; False when all are taken."""
+        with self._pool.connection() as connection:
+            return claim_slot(connection, run=self._run, slots=slots, hold=HOLD)
+
+    def leave(self) -> None:
+        """Hand everything back: the slot, and what is leased."""
+        with self._pool.connection(timeout=LEAVE_WITHIN) as connection:
+            connection.execute(query("lookups/release_lookup_runs"), {"runs": [self._run]})
 
     def take_up_pending(self) -> int:
         """Give every pending id a lookup, or its outcome where the answer is known already.
@@ -194,6 +205,21 @@ class LookupQueue:
     def _execute(self, name: str, **values: Any) -> None:  # noqa: ANN401 (what psycopg adapts)
         with self._pool.connection() as connection:
             connection.execute(query(name), {"run": self._run, **values})
+
+
+def claim_slot(connection: Connection, *, run: str, slots: int, hold: timedelta) -> bool:
+    """Take a slot for a lookup run; False when others have all.
+
+    Args:
+        connection: to `challenge_db`, in autocommit.
+        run: that needs it; it may have one already.
+        slots: how many there are.
+        hold: for how long, until its heartbeat.
+    """
+    with connection.pipeline():  # one transaction, and one round trip
+        connection.execute(query("lookups/lock_slots"))
+        cursor = connection.execute(query("lookups/claim_slot"), {"run": run, "hold": hold, "slots": slots})
+    return cursor.fetchone() is not None
 
 
 def take_up_pending(connection: Connection) -> int:

@@ -9,18 +9,23 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+
+import psycopg
 
 from coin_pipeline.catalog import Catalog
 from coin_pipeline.coingecko.budget import RateBudget
 from coin_pipeline.coingecko.client import CoinGeckoClient
+from coin_pipeline.coingecko.errors import BrokenOffError
 from coin_pipeline.inquiry import PATIENCE, Inquiry
 from coin_pipeline.lookup_queue import LeasedLookup, LookupQueue
 from coin_pipeline.settling import Ending, Settler, Tally
 
 PLAN_EVERY = 10.0  # seconds: how many refreshes the credit allows changes slowly
 HEARTBEAT_EVERY = 2.0  # seconds
+BREAK_OFF_WITHIN = 5.0  # seconds; what still hangs then ends by its own time-outs, and records nothing
 POLL_EVERY = 0.25  # seconds
 POLL_AT_LEAST_EVERY = 1.5  # seconds, however long a look takes
 
@@ -95,6 +100,7 @@ class Drain:
             limits: how far to go.
         """
         self._queue = queue
+        self._client = client
         self._budget = budget
         self._limits = limits
         self._inquiry = Inquiry(catalog=catalog, budget=budget, client=client, log=log, patience=limits.patience)
@@ -125,28 +131,31 @@ class Drain:
         """
         started = time.monotonic()
         self._deadline = self._settler.deadline = started + self._limits.leasing_seconds
-        self._queue.hold_slot()
-        with ThreadPoolExecutor(self._limits.concurrency + 2, thread_name_prefix="lookup") as threads:
+        threads = ThreadPoolExecutor(self._limits.concurrency + 2, thread_name_prefix="lookup")
+        workers: set[Future[None]] = set()
+        try:
+            self._queue.hold_slot()
             heart = threads.submit(self._stay_alive)
-            workers: set[Future[None]] = set()
             idle_since = time.monotonic()
-            try:
-                while not self._is_over() and (workers or time.monotonic() - idle_since < self._limits.idle_seconds):
-                    if self._take_up_pending():
-                        self._inquiry.begin_if_due(threads, deadline=self._deadline, stop=self._stop)
-                    for lookup in self._lease(self._vacancies() - len(workers)):
-                        workers.add(threads.submit(self._work, lookup))
-                    if workers:
-                        idle_since = time.monotonic()
-                    inquiries = self._inquiry.under_way
-                    wait({heart, *workers, *inquiries}, timeout=POLL_EVERY, return_when=FIRST_COMPLETED)
-                    if inquiries:  # the lookups that waited for it begin now
-                        idle_since = time.monotonic()
-                    workers -= _ended({heart, *workers})
-            finally:
-                self._stop.set()
-                wait(workers)
-                self._done.set()
+            while not self._is_over() and (workers or time.monotonic() - idle_since < self._limits.idle_seconds):
+                if self._take_up_pending():
+                    self._inquiry.begin_if_due(threads, deadline=self._deadline, stop=self._stop)
+                for lookup in self._lease(self._vacancies() - len(workers)):
+                    workers.add(threads.submit(self._work, lookup))
+                if workers:
+                    idle_since = time.monotonic()
+                inquiries = self._inquiry.under_way
+                wait({heart, *workers, *inquiries}, timeout=POLL_EVERY, return_when=FIRST_COMPLETED)
+                if inquiries:  # the lookups that waited for it begin now
+                    idle_since = time.monotonic()
+                workers -= _ended({heart, *workers})
+        except Exception:
+            self._end(threads, workers)
+            raise
+        except BaseException:  # told to end
+            self._break_off(threads, workers)
+            raise
+        self._end(threads, workers)
         _ended({heart, *workers})
         self._inquiry.await_end()
         return DrainReport(
@@ -158,6 +167,29 @@ class Drain:
             listed=self._inquiry.listed,
             seconds=time.monotonic() - started,
         )
+
+    def _end(self, threads: ThreadPoolExecutor, workers: set[Future[None]]) -> None:
+        """Wait for the calls that are under way."""
+        self._stop.set()
+        try:
+            wait(workers)
+            self._done.set()
+            threads.shutdown()
+        except BaseException:  # told to end meanwhile
+            self._break_off(threads, workers)
+            raise
+
+    def _break_off(self, threads: ThreadPoolExecutor, workers: set[Future[None]]) -> None:
+        """Wait for no call: close their connections, and hand everything back. Their credit stays counted."""
+        self._stop.set()
+        self._client.break_off()
+        try:
+            wait({*workers, *self._inquiry.under_way}, timeout=BREAK_OFF_WITHIN)
+        finally:
+            self._done.set()
+            threads.shutdown(wait=False, cancel_futures=True)
+            with suppress(psycopg.Error):  # an interrupt it remains
+                self._queue.leave()
 
     def _is_over(self) -> bool:
         return self._stop.is_set() or time.monotonic() >= self._deadline
@@ -209,7 +241,11 @@ class Drain:
         """Look up a coin, and then whatever is due, until nothing is."""
         due = [lookup]
         while due:
-            self._tally.count(**{self._settler.settle(due[0]): 1})
+            try:
+                self._tally.count(**{self._settler.settle(due[0]): 1})
+            except BrokenOffError:
+                self._queue.release(due[0].coin_id)
+                return
             due = self._lease(1)
 
 

@@ -6,10 +6,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from http.client import HTTPResponse
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
+from weakref import WeakSet
 
 import requests
 import urllib3
@@ -20,13 +22,44 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 KEEP_ALIVE = 1.5  # seconds without a call after which a connection is not used again: servers close theirs unasked
 
 
-def create_session(base_url: str, *, timeout_of_answer: float, connections: int) -> requests.Session:
+class Calls:
+    """The calls of a session that are under way: each is broken off at once, or runs to its end."""
+
+    def __init__(self) -> None:
+        self.are_broken_off = False
+        self._lock = threading.Lock()
+        self._sockets: WeakSet[socket.socket] = WeakSet()
+
+    def begin(self, connection: socket.socket) -> None:
+        """Note over which connection a request is about to be sent.
+
+        Raises:
+            ConnectionAbortedError: no more are.
+        """
+        with self._lock:
+            if self.are_broken_off:
+                raise ConnectionAbortedError("no more calls are made")
+            self._sockets.add(connection)
+
+    def break_off(self) -> None:
+        """Shut all connections down, whoever waits for them, and let no call begin any more."""
+        with self._lock:
+            self.are_broken_off = True
+            for connection in self._sockets:
+                with suppress(OSError):  # it was closed already
+                    connection.shutdown(socket.SHUT_RDWR)
+
+
+def create_session(
+    base_url: str, *, timeout_of_answer: float, connections: int, calls: Calls | None = None
+) -> requests.Session:
     """Return a session that makes exactly one request a call.
 
     Args:
         base_url: of all its calls; decides on a proxy.
         timeout_of_answer: seconds for the whole of an answer.
         connections: how many to keep.
+        calls: to break them off by; None where nobody will.
     """
     session = _Session(base_url)
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -36,7 +69,9 @@ def create_session(base_url: str, *, timeout_of_answer: float, connections: int)
     session.proxies, session.verify = environment["proxies"], environment["verify"]
     session.trust_env = False
     for scheme in ("http://", "https://"):
-        session.mount(scheme, _PunctualAdapter(timeout_of_answer, pool_maxsize=connections, max_retries=0))
+        session.mount(
+            scheme, _PunctualAdapter(timeout_of_answer, calls or Calls(), pool_maxsize=connections, max_retries=0)
+        )
     return session
 
 
@@ -145,6 +180,7 @@ class _PunctualConnection(HTTPConnection):
     """Is soon not used again: a server that closes an idle connection just then would cost a call."""
 
     timeout_of_answer: float  # seconds
+    calls: Calls
     _answered_at: float | None = None
 
     def __init__(self, *args: Any, **arguments: Any) -> None:  # noqa: ANN401 (as urllib3 has it)
@@ -165,6 +201,7 @@ class _PunctualConnection(HTTPConnection):
     def endheaders(self, *args: Any, **arguments: Any) -> None:  # noqa: ANN401 (as http has it)
         if self.sock is None:
             self.connect()
+        self.calls.begin(self.sock)
         _progress.is_sent = True
         super().endheaders(*args, **arguments)
 
@@ -185,13 +222,15 @@ class _PunctualTlsConnection(_PunctualConnection, HTTPSConnection):
 
 
 class _PunctualAdapter(HTTPAdapter):
-    def __init__(self, timeout_of_answer: float, **arguments: Any) -> None:  # noqa: ANN401 (as requests has it)
+    def __init__(self, timeout_of_answer: float, calls: Calls, **arguments: Any) -> None:  # noqa: ANN401 (as requests has it)
         self._pool_classes = {}
         for scheme, pool, connection in (
             ("http", urllib3.HTTPConnectionPool, _PunctualConnection),
             ("https", urllib3.HTTPSConnectionPool, _PunctualTlsConnection),
         ):
-            punctual = type(connection.__name__, (connection,), {"timeout_of_answer": timeout_of_answer})
+            punctual = type(
+                connection.__name__, (connection,), {"timeout_of_answer": timeout_of_answer, "calls": calls}
+            )
             self._pool_classes[scheme] = type(pool.__name__, (pool,), {"ConnectionCls": punctual})
         super().__init__(**arguments)
 

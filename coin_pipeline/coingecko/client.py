@@ -1,8 +1,8 @@
 """One HTTP call to CoinGecko at a time; facts and their certainty from docs.coingecko.com and its SDKs."""
 
 import re
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.metadata import PackageMetadata, metadata
@@ -12,8 +12,8 @@ import requests
 import urllib3
 
 from coin_pipeline.coingecko.answers import Received, read_answer
-from coin_pipeline.coingecko.errors import BadAnswerError, StaleConnectionError, UnreachableError
-from coin_pipeline.transport import NotSentError, StaleError, causes_of, create_session
+from coin_pipeline.coingecko.errors import BadAnswerError, BrokenOffError, StaleConnectionError, UnreachableError
+from coin_pipeline.transport import Calls, NotSentError, StaleError, causes_of, create_session
 
 PAGE_SIZE = 100  # tickers a page, fixed by CoinGecko
 
@@ -121,7 +121,10 @@ class CoinGeckoClient:
         """
         self._base_url = base_url.rstrip("/")
         self._timeouts = timeouts or Timeouts()
-        self._session = create_session(self._base_url, timeout_of_answer=self._timeouts.answer, connections=connections)
+        self._calls = Calls()
+        self._session = create_session(
+            self._base_url, timeout_of_answer=self._timeouts.answer, connections=connections, calls=self._calls
+        )
         self._has_key = bool(key_header)
         self._session.headers.update(
             {"accept": "application/json", "user-agent": USER_AGENT, **(key_header or {})},
@@ -130,6 +133,10 @@ class CoinGeckoClient:
     def close(self) -> None:
         """Close the connections that were kept."""
         self._session.close()
+
+    def break_off(self) -> None:
+        """End the calls that are under way, in whatever thread, and make no more: each raises a `BrokenOffError`."""
+        self._calls.break_off()
 
     def fetch_tickers(self, coin_id: str, *, page: int) -> Answer:
         """Ask which tickers a coin has.
@@ -143,6 +150,7 @@ class CoinGeckoClient:
             UnreachableError: the call could not be sent.
             StaleConnectionError: a connection that was kept turned out to be closed.
             BadAnswerError: any other answer, an answer too slow or too long, or one of another shape.
+            BrokenOffError: nobody waits for the answer any more.
         """
         if not can_be_asked(coin_id):
             raise ValueError(f"{coin_id!r} would lead to another URL")
@@ -176,13 +184,16 @@ class CoinGeckoClient:
     def _get(self, path: str, **parameters: int) -> tuple[object, Mapping[str, str]]:
         """Make one request and return what its JSON holds, None for a 404, and its headers."""
         try:
-            with self._session.get(
-                f"{self._base_url}{path}",
-                params=parameters,
-                timeout=(self._timeouts.connect, self._timeouts.read),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
+            with (
+                self._noting_break_off(),
+                self._session.get(
+                    f"{self._base_url}{path}",
+                    params=parameters,
+                    timeout=(self._timeouts.connect, self._timeouts.read),
+                    allow_redirects=False,
+                    stream=True,
+                ) as response,
+            ):
                 return read_answer(_received(response), has_key=self._has_key), response.headers
         except NotSentError as error:
             raise UnreachableError(str(error)) from error
@@ -198,6 +209,15 @@ class CoinGeckoClient:
             raise BadAnswerError(f"the call failed: {type(error).__name__}", status=None) from error
         except urllib3.exceptions.HTTPError as error:  # while reading the body, past requests
             raise BadAnswerError(f"the answer broke off: {_root_cause(error)}", status=None) from error
+
+    @contextmanager
+    def _noting_break_off(self) -> Iterator[None]:
+        try:
+            yield
+        except (NotSentError, OSError, ValueError, urllib3.exceptions.HTTPError) as error:
+            if self._calls.are_broken_off:
+                raise BrokenOffError from error
+            raise
 
 
 def user_agent_of(project: PackageMetadata) -> str:

@@ -69,5 +69,14 @@ class BadAnswerError(CoinGeckoError):
         self.spends_credit = status is None or status == HTTPStatus.OK
 
 
+class BrokenOffError(CoinGeckoError):
+    """The call was broken off from here, so that nothing is known of the coin, and CoinGecko may have counted it."""
+
+    spends_credit = True
+
+    def __init__(self) -> None:
+        super().__init__("the call was broken off")
+
+
 class CoinGeckoUnavailableError(CoinGeckoError):
     """The breaker is open: CoinGecko failed several times in a row, and is only probed until it answers."""

@@ -7,8 +7,7 @@ import psycopg
 import pytest
 from psycopg_pool import ConnectionPool
 
-from coin_pipeline.lookup_queue import LookupQueue, requeue, take_up_pending
-from sql import query
+from coin_pipeline.lookup_queue import LookupQueue, claim_slot, requeue, take_up_pending
 from stack.standin.server import StandIn
 from tests.conftest import RunningStandIn, stage
 from tests.lookups.conftest import last_task_run, lookup_of, outcomes
@@ -239,14 +238,11 @@ def test_a_slot_is_free_again_when_its_run_frees_it_or_falls_silent(
     connection: psycopg.Connection, queue: LookupQueue
 ) -> None:
     def claim(run: str) -> bool:
-        hold = timedelta(seconds=30)
-        claimed = connection.execute(
-            query("sensor/claim_lookup_run"), {"run": run, "hold": hold, "slots": 1}
-        ).fetchone()
-        return claimed is not None
+        return claim_slot(connection, run=run, slots=1, hold=timedelta(seconds=30))
 
     assert claim("run-1")
     assert not claim("run-2")
+    assert claim("run-1")
     queue.hold_slot()
     queue.free_slot()
     assert claim("run-2")

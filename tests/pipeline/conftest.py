@@ -15,9 +15,11 @@ import pytest
 from dagster._cli.job import _create_run
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
+from pydantic import HttpUrl
 
 import stack
 from coin_pipeline.code_server.probe import answers
+from coin_pipeline.settings import PipelineSettings
 from stack.addresses import free_port
 from stack.postgres import EmbeddedPostgres
 from tests.conftest import create_database
@@ -59,12 +61,14 @@ class RunningCodeServer:
         dagster: where it does.
         process: its own.
         port: it listens there.
+        account: whose credit its drains use.
         log: what it has written.
     """
 
     dagster: Dagster
     process: subprocess.Popen[bytes]
     port: int
+    account: str
     log: Path
 
     @property
@@ -137,7 +141,7 @@ def dagster(
 
 @contextmanager
 def serving(
-    dagster: Dagster, *, port: int | None = None, program: str | None = None, variables: Mapping[str, str] | None = None
+    dagster: Dagster, *, variables: Mapping[str, str], port: int | None = None, program: str | None = None
 ) -> Iterator[RunningCodeServer]:
     """Run a code server for as long as the block lasts, and leave nothing of it."""
     port = port or free_port()
@@ -145,7 +149,7 @@ def serving(
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, *(["-c", program] if program else ["-m", "coin_pipeline.code_server"])],
-            env={**dagster.environment, "DAGSTER_CODE_SERVER_PORT": str(port), **(variables or {})},
+            env={**dagster.environment, "DAGSTER_CODE_SERVER_PORT": str(port), **variables},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -157,7 +161,8 @@ def serving(
             what=f"a code server: {log.read_text()}",
         )
         assert process.poll() is None, log.read_text()
-        yield RunningCodeServer(dagster=dagster, process=process, port=port, log=log)
+        settings = PipelineSettings(database_url="", coingecko_base_url=HttpUrl(variables["COINGECKO_BASE_URL"]))
+        yield RunningCodeServer(dagster=dagster, process=process, port=port, account=settings.account.id, log=log)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,6 +1,7 @@
 """The job `drain` in Dagster, on a real database and over real HTTP."""
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import dagster as dg
@@ -114,3 +115,67 @@ def test_a_run_that_fails_shows_what_is_pending(
     assert not result.success
     assert number_of(result, "pending_coins", "dagster/row_count") == 1
     assert dg.AssetKey("coins") not in {event.asset_key for event in result.get_asset_materialization_events()}
+
+
+@pytest.fixture
+def fail_once(connection: psycopg.Connection) -> Iterator[None]:
+    """Have the database fail the first time that an id gets a lookup."""
+    connection.execute("""
+        CREATE SEQUENCE tries;
+        CREATE FUNCTION fail_once() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF nextval('tries') = 1 THEN RAISE 'no luck'; END IF;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER fail_once BEFORE INSERT ON coin_lookups FOR EACH STATEMENT EXECUTE FUNCTION fail_once();
+    """)
+    yield
+    connection.execute("DROP FUNCTION fail_once CASCADE; DROP SEQUENCE tries")
+
+
+@pytest.mark.usefixtures("fail_once")
+def test_a_retry_takes_no_slot_that_another_run_has_by_then(
+    drain: Callable[[], dg.ExecuteInProcessResult], connection: psycopg.Connection
+) -> None:
+    stage(connection, "bitcoin")
+    connection.execute("INSERT INTO lookup_runs (id, slot_until) VALUES ('other', now() + interval '1 minute')")
+    result = drain()
+    assert [event.step_key for event in result.all_events if event.is_step_up_for_retry] == ["look_up_coins"]
+    assert "Another run looks coins up" in str(result.failure_data_for_node("look_up_coins"))
+    assert connection.execute("SELECT id FROM lookup_runs WHERE slot_until > now()").fetchall() == [("other",)]
+
+
+@pytest.mark.usefixtures("fail_once")
+def test_a_retry_goes_on_with_a_slot_of_its_own(
+    drain: Callable[[], dg.ExecuteInProcessResult], connection: psycopg.Connection
+) -> None:
+    stage(connection, "bitcoin")
+    result = drain()
+    assert result.success
+    assert [event.step_key for event in result.all_events if event.is_step_up_for_retry] == ["look_up_coins"]
+    assert connection.execute("SELECT id FROM coins").fetchall() == [("bitcoin",)]
+
+
+def test_an_outage_of_coingecko_ends_the_run_at_once_with_its_reason_and_shows_what_is_pending(
+    drain: Callable[[], dg.ExecuteInProcessResult], connection: psycopg.Connection
+) -> None:
+    stage(connection, *(f"standin-status-50{number}" for number in range(6)))
+    result = drain()
+    assert not result.success
+    assert [event for event in result.all_events if event.is_step_up_for_retry] == []
+    assert "CoinGecko does not answer" in str(result.failure_data_for_node("look_up_coins"))
+    assert number_of(result, "pending_coins", "dagster/row_count") == 6
+    assert dg.AssetKey("coins") not in {event.asset_key for event in result.get_asset_materialization_events()}
+
+
+def test_whoever_retries_waits_for_less_than_five_seconds_and_lets_a_run_end_that_is_terminated() -> None:
+    ops = defs.resolve_job_def("drain").nodes
+    policies = [op.definition.retry_policy for op in ops if isinstance(op.definition, dg.OpDefinition)]
+    assert any(policies)
+    for policy in filter(None, policies):
+        assert max(policy.calculate_delay(policy.max_retries) for _ in range(100)) < 5
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            with pytest.raises(KeyboardInterrupt):
+                policy.calculate_delay(1)

@@ -46,6 +46,8 @@ def server(dagster: Dagster, coingecko: dict[str, str]) -> Iterator[RunningCodeS
 
 def start_drain(server: RunningCodeServer, connection: psycopg.Connection) -> str:
     """Have a drain at work, with two calls in flight."""
+    # So that no call is made for the list of coins.
+    connection.execute("UPDATE rate_budget SET catalog_asked_at = now(), account = %s", (server.account,))
     stage(connection, "bitcoin", "ethereum")
     run_id = server.launch("drain")
     await_until(lambda: leases(connection) == 2, seconds=30, what="calls in flight")
@@ -54,6 +56,47 @@ def start_drain(server: RunningCodeServer, connection: psycopg.Connection) -> st
 
 def leases(connection: psycopg.Connection) -> int:
     return int(connection.execute("SELECT count(*) FROM coin_lookups WHERE leased_until > now()").fetchall()[0][0])
+
+
+def assert_handed_back(connection: psycopg.Connection) -> None:
+    """Assert that nothing is held, and that the calls which were broken off still count."""
+    assert leases(connection) == 0
+    assert connection.execute("SELECT id FROM lookup_runs WHERE slot_until > now()").fetchall() == []
+    assert connection.execute("SELECT count(*) FROM api_calls").fetchall() == [(2,)]
+    assert connection.execute("SELECT attempts, state FROM coin_lookups").fetchall() == [(0, "pending")] * 2
+
+
+def test_a_drain_that_is_terminated_waits_for_no_answer_and_hands_everything_back(
+    server: RunningCodeServer, dagster: Dagster, connection: psycopg.Connection
+) -> None:
+    run_id = start_drain(server, connection)
+    server.terminate(run_id)
+    dagster.await_status(run_id, dg.DagsterRunStatus.CANCELED, seconds=10)
+    assert_handed_back(connection)
+    started = dagster.instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_START)
+    assert [record.step_key for record in started] == ["look_up_coins"]
+
+
+def test_a_drain_whose_process_is_told_to_end_hands_everything_back(
+    server: RunningCodeServer, dagster: Dagster, connection: psycopg.Connection
+) -> None:
+    run_id = start_drain(server, connection)
+    server.run_of(run_id).terminate()
+    dagster.await_status(run_id, dg.DagsterRunStatus.FAILURE, seconds=10)
+    assert_handed_back(connection)
+
+
+def test_a_code_server_that_is_told_to_stop_ends_its_runs_first(
+    server: RunningCodeServer, dagster: Dagster, connection: psycopg.Connection
+) -> None:
+    run_id = start_drain(server, connection)
+    run, source = server.run_of(run_id), server.forked_from()
+    server.process.terminate()
+    assert server.process.wait(15) == 0
+    assert is_gone(run)
+    assert_handed_back(connection)
+    assert dagster.status(run_id) is dg.DagsterRunStatus.FAILURE
+    await_until(lambda: is_gone(source), seconds=5, what="the process gone that runs are forked from")
 
 
 def test_what_runs_are_forked_from_is_warm_and_has_no_thread_and_no_connection(

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import timedelta
 
 import dagster as dg
 
@@ -14,6 +13,7 @@ from coin_pipeline.coingecko.errors import CoinGeckoUnavailableError, RefusedErr
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
 from coin_pipeline.defs.marts.assets import MARTS
 from coin_pipeline.defs.relations import relation
+from coin_pipeline.defs.retries import RetryUnlessInterrupted
 from coin_pipeline.lookup_queue import LookupQueue
 from coin_pipeline.lookups import Drain, DrainLimits, DrainReport
 from coin_pipeline.resources import Database, create_client
@@ -21,10 +21,10 @@ from coin_pipeline.settings import PipelineSettings
 from coin_pipeline.settling import Ending
 from sql import query
 
-# For outages of CoinGecko (the breaker lets one probe through every 30 s) and of the database.
-OUTAGE_RETRIES = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+# For a moment's outage of the database. At most 4 s: nothing can interrupt Dagster's wait. An outage of CoinGecko is a
+# pause, after which the sensor starts another run.
+RETRIES = RetryUnlessInterrupted(max_retries=2, delay=1, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 ATTRIBUTION = "Data provided by [CoinGecko](https://www.coingecko.com)."  # as its terms ask
-RETRY_HOLD = timedelta(seconds=60)  # keeps the slot while the run waits for its retry
 
 
 @dg.multi_asset(
@@ -74,7 +74,7 @@ RETRY_HOLD = timedelta(seconds=60)  # keeps the slot while the run waits for its
         ),
         *MARTS,
     ],
-    retry_policy=OUTAGE_RETRIES,
+    retry_policy=RETRIES,
 )
 def look_up_coins(
     context: dg.AssetExecutionContext,
@@ -150,10 +150,16 @@ def show_catalog(database: Database) -> dg.MaterializeResult[None]:
 
 
 def drain_lookups(context: dg.AssetExecutionContext, database: Database, settings: PipelineSettings) -> DrainReport:
-    """Ask CoinGecko for every id that is due, and keep the slot for a retry after an outage."""
+    """Ask CoinGecko for every id that is due.
+
+    Raises:
+        dg.Failure: a pause, which ends this run, or another run that has the slot which this one had before its retry.
+    """
     run = context.run.tags.get(LOOKUP_RUN_TAG, context.run.run_id)
     with database.pool(size=settings.coingecko_concurrency + 3) as pool, closing(create_client(settings)) as client:
         queue = LookupQueue(pool, run=run)
+        if context.retry_number:
+            check_retry(database, queue, slots=settings.lookup_runs)
         drain = Drain(
             queue=queue,
             catalog=Catalog(pool),
@@ -168,12 +174,21 @@ def drain_lookups(context: dg.AssetExecutionContext, database: Database, setting
         )
         try:
             return drain.run()
-        except RefusedError as error:
+        except (RefusedError, CoinGeckoUnavailableError) as error:
             raise dg.Failure(str(error), allow_retries=False) from error
-        except CoinGeckoUnavailableError:
-            if context.retry_number < OUTAGE_RETRIES.max_retries:
-                queue.hold_slot(hold=RETRY_HOLD)
-            raise
+
+
+def check_retry(database: Database, queue: LookupQueue, *, slots: int) -> None:
+    """Claim a slot for an attempt after the first, which gave its own back.
+
+    Raises:
+        dg.Failure: there is none, or everything is paused: the sensor starts another run when one is needed.
+    """
+    status = database.read(query("operations/read_status")).only
+    if status["paused_until"]:
+        raise dg.Failure(status["pause_reason"], allow_retries=False)
+    if not queue.claim_slot(slots=slots):
+        raise dg.Failure("Another run looks coins up by now.", allow_retries=False)
 
 
 def alert_of_dead_letters(database: Database, settings: PipelineSettings, *, failed: int, log: logging.Logger) -> None:

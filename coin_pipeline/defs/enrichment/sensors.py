@@ -11,6 +11,7 @@ from psycopg.rows import class_row
 
 from coin_pipeline.coingecko.budget import set_limits
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG, drain
+from coin_pipeline.lookup_queue import claim_slot
 from coin_pipeline.resources import Database
 from coin_pipeline.settings import PipelineSettings
 from sql import query
@@ -99,7 +100,4 @@ def count_pending(connection: Connection) -> int:
 def claim_lookup_run(connection: Connection, *, slots: int) -> str | None:
     """Take a slot for a run that is about to start; None when all are taken."""
     run = str(uuid.uuid4())
-    row = connection.execute(
-        query("sensor/claim_lookup_run"), {"run": run, "hold": LAUNCH_HOLD, "slots": slots}
-    ).fetchone()
-    return run if row else None
+    return run if claim_slot(connection, run=run, slots=slots, hold=LAUNCH_HOLD) else None
