@@ -40,7 +40,7 @@ SELECT
     credit.account,
     credit.used AS calls_this_month,
     coalesce(credit.calls_per_month, 0) AS calls_per_month,
-    greatest(0, credit.calls_per_month - credit.used) AS calls_left,
+    CASE WHEN credit.calls_per_month IS NOT NULL THEN greatest(0, credit.calls_per_month - credit.used) END AS calls_left,
     (
         CASE
             WHEN credit.used >= credit.calls_per_month THEN 0

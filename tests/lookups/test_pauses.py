@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg_pool import ConnectionPool
 
-from coin_pipeline.coingecko.budget import Call, RateBudget
+from coin_pipeline.coingecko.budget import Account, Call, RateBudget
 from coin_pipeline.coingecko.errors import BadAnswerError, Cause, RefusedError, UnreachableError
 from coin_pipeline.defs.enrichment.sensors import claim_lookup_run, sense_work
 from coin_pipeline.lookup_queue import LookupQueue, take_up_pending
@@ -140,6 +140,18 @@ def test_a_month_that_coingecko_calls_used_up_is_probed_once_in_a_while_until_it
     make_due(connection)
     drain(pool, standin.base_url, probe_month_every=every)
     assert set(map(tuple, outcomes(connection).values())) == {("added",)}
+
+
+@pytest.mark.parametrize("cause", ["rate limit", "month", "access", "address"])
+def test_a_pause_of_another_account_is_no_matter_of_this_one(
+    connection: psycopg.Connection, pool: ConnectionPool, budget: RateBudget, cause: Cause
+) -> None:
+    pause(budget, cause)
+    RateBudget(pool, calls_per_minute=0)
+    assert not may_call(budget)
+    other = RateBudget(pool, calls_per_minute=0, account=Account(id="another"))
+    assert connection.execute("SELECT paused_until FROM pipeline_status").fetchall() == [(None,)]
+    assert may_call(other)
 
 
 # The clock is set back by shifting what was dated before it was.
