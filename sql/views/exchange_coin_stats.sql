@@ -18,7 +18,7 @@ CROSS JOIN LATERAL (
         percentile_cont(0.5) WITHIN GROUP (ORDER BY task_run) AS median_task_run
     FROM unnest(listing.task_runs) AS task_run
 ) AS stats
-ORDER BY stats.distinct_coins DESC, listing.exchange;
+ORDER BY stats.distinct_coins DESC, listing.exchange COLLATE "C";
 COMMENT ON COLUMN exchange_coin_stats.exchange IS 'CoinGecko''s identifier of the exchange.';
 COMMENT ON COLUMN exchange_coin_stats.distinct_coins IS 'How many distinct coins it lists.';
 COMMENT ON COLUMN exchange_coin_stats.median_task_run IS 'The median task_run of those coins.';

@@ -9,5 +9,5 @@ WHERE
         EXISTS (SELECT FROM coins WHERE coins.task_run = name.task_run AND name.exchange = ANY(coins.exchanges))
         OR EXISTS (SELECT FROM coins WHERE coins.exchanges @> ARRAY[name.exchange])
     )
-ORDER BY name.exchange;
+ORDER BY name.exchange COLLATE "C";
 COMMENT ON COLUMN exchanges_with_x.exchange IS 'CoinGecko''s identifier of the exchange.';

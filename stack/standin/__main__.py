@@ -45,12 +45,19 @@ def standin(
         names = f"{', '.join(FAULTS)}, status-503 and the like, and any with another status, as throttled-on-403"
         raise click.ClickException(f"{error}. There are {names}") from error
     state = StandIn(latency_seconds=latency_ms / 1000, rules=rules, **settings)
-    with socket.socket() as probe:
-        if port and probe.connect_ex((host, port)) == 0:
-            raise click.ClickException(f"Port {port} is taken: stop what listens there, or give another with --port")
+    if port and _is_taken(host, port):
+        raise click.ClickException(f"Port {port} is taken: stop what listens there, or give another with --port")
     server = create_server(state, host=host, port=port)
     click.echo(f"COINGECKO_BASE_URL=http://{host}:{server.port}{API_ROOT}")
     server.serve_forever()
+
+
+def _is_taken(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def hostile_variables(home: Path, *, decoy: int) -> dict[str, str]:
         "SSLKEYLOGFILE": "/nonexistent/keys",
         "PROMETHEUS_MULTIPROC_DIR": "/nonexistent/metrics",
         "prometheus_multiproc_dir": "",
-        "PYTHONPATH": str(shadowing_modules(home)),
+        "PYTHONPATH": str(home.with_name("modules")),
         "PYTHONWARNINGS": "error",
         "PYTHONOPTIMIZE": "2",
         "PYTHONUTF8": "0",
@@ -109,18 +109,18 @@ def libpq_variables(decoy: int) -> dict[str, str]:
     }
 
 
-def shadowing_modules(home: Path) -> Path:
+def make_shadowing_modules(home: Path) -> None:
     """Make modules that are called like ours and like those that ours import."""
     directory = home.with_name("modules")
     directory.mkdir()
     for name in ("click", "psycopg", "requests", "receiver", "sql"):
         (directory / f"{name}.py").write_text("raise RuntimeError('not the module that was meant')")
-    return directory
 
 
 def test_a_shell_that_has_everything_wrong_set(private_directory: Path, decoy: Decoy) -> None:
     home = Home(private_directory.resolve() / ("x" * 200))
     variables = hostile_variables(home.path, decoy=decoy.port)
+    make_shadowing_modules(home.path)
     modes = {directory: directory.stat().st_mode for directory in home.path.parents}
     with (
         bystander(DAGSTER_HOME=str(home.dagster_home)),

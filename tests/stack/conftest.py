@@ -75,8 +75,20 @@ def await_until(condition: Callable[[], bool], *, seconds: float, what: str) -> 
 
 
 @contextmanager
-def running_stack(home: Home, *options: str, environment: dict[str, str] | None = None) -> Iterator[RunningStack]:
-    """Run `coins up` for as long as the block lasts, and leave nothing behind however it ends."""
+def running_stack(
+    home: Home,
+    *options: str,
+    environment: dict[str, str] | None = None,
+    before: Callable[[], object] | None = None,
+) -> Iterator[RunningStack]:
+    """Run `coins up` for as long as the block lasts, and leave nothing behind however it ends.
+
+    Args:
+        home: where; its parent is there.
+        options: of the command.
+        environment: variables beside those of this process.
+        before: what the shell has done to the process.
+    """
     ports = ["--receiver-port", str(free_port()), "--ui-port", str(free_port())]
     log = home.path.with_suffix(".log")
     with log.open("wb") as output:
@@ -85,6 +97,7 @@ def running_stack(home: Home, *options: str, environment: dict[str, str] | None 
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, **(environment or {})},
+            preexec_fn=before,  # noqa: PLW1509 (one thread spawns)
         )
     try:
         yield RunningStack(home=home, process=process, state=_await_state(home, process, log=log))

@@ -1,6 +1,7 @@
 """Processes: started in order, restarted, and stopped to the last one, whatever they do about it."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -84,6 +85,23 @@ def test_a_service_that_ignores_the_signal_is_killed_with_its_children(
     supervisor.stop()
     assert time.monotonic() - started < 5
     assert_ends(int((tmp_path / "child").read_text()))
+
+
+def test_a_log_is_bounded_and_its_service_goes_on_writing(
+    supervisor: Supervisor, service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(supervisor_module, "LOG_LIMIT", 100_000)
+    monkeypatch.setattr(supervisor_module, "LOOK_AT_LOGS_EVERY", 0.05)
+    supervisor.start(service("n = 0\nwhile n := n + 1: print(f'{n:09}', flush=n % 1000 == 0)", is_ready=lambda: True))
+    watching = threading.Thread(target=supervisor.watch, kwargs={"on_restart": print})
+    watching.start()
+    log, before = tmp_path / "program.log", tmp_path / "program.log.1"
+    await_until(lambda: before.exists() and int(before.read_text()[:9]) > 1, seconds=30, what="a second log")
+    supervisor.stop_requested.set()
+    watching.join()
+    supervisor.stop()
+    assert re.match(r"(\d{9}\n)*", log.read_text())
+    assert not log.read_bytes().startswith(b"\0"), "the service writes on where it was"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")

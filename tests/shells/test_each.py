@@ -1,0 +1,108 @@
+"""One real start under each thing, so that what a mixture might hide is seen; and printed commands in each shell."""
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from stack.home import Home
+from tests.shells.conftest import NAME, Decoy, assert_works
+from tests.shells.test_inherited import hostile_variables, make_shadowing_modules
+from tests.stack.conftest import COINS, running_stack
+
+VARIABLES = sorted(hostile_variables(Path("/nonexistent"), decoy=1))
+
+
+@pytest.mark.shells
+@pytest.mark.parametrize("name", VARIABLES)
+def test_one_variable(name: str, tmp_path: Path, decoy: Decoy) -> None:
+    home = Home(tmp_path / "home")
+    variables = hostile_variables(home.path, decoy=decoy.port)
+    make_shadowing_modules(home.path)
+    with running_stack(home, "--standin", environment={name: variables[name]}) as stack:
+        assert_works(stack, environment={name: variables[name]})
+    assert decoy.callers == []
+
+
+@pytest.mark.shells
+@pytest.mark.parametrize("host", ["localhost", "::1", "::", "0.0.0.0", "127.0.0.2"])
+def test_one_address(host: str, tmp_path: Path, decoy: Decoy) -> None:
+    proxy = f"http://127.0.0.1:{decoy.port}"
+    variables = {"RECEIVER_HOST": host, "http_proxy": proxy, "HTTP_PROXY": proxy}
+    with running_stack(Home(tmp_path / "home"), "--standin", environment=variables) as stack:
+        assert_works(stack, environment=variables)
+    assert decoy.callers == []
+
+
+def nobody_reads() -> None:
+    """As in `coins up | head -1`, after that line."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.dup2(writer, 1)
+    os.dup2(writer, 2)
+
+
+def few_files() -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+@pytest.mark.shells
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        few_files,
+        nobody_reads,
+        lambda: os.umask(0),
+        lambda: os.umask(0o777),
+        lambda: os.close(0),
+        lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+        lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD}),
+        lambda: os.chdir("/proc"),
+    ],
+    ids=[
+        "256 files",
+        "nobody reads",
+        "umask 000",
+        "umask 777",
+        "no stdin",
+        "SIGHUP ignored",
+        "SIGTERM ignored",
+        "SIGCHLD blocked",
+        "a directory that cannot be written",
+    ],
+)
+def test_one_state_of_a_process(prepare: Callable[[], object], tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    with running_stack(home, "--standin", before=prepare) as stack:
+        assert_works(stack)
+        assert stack.stop() < 15
+
+
+@pytest.mark.parametrize("shell", ["sh", "dash", "bash", "zsh", "fish", "tcsh"])
+def test_printed_commands_can_be_pasted(shell: str, tmp_path: Path) -> None:
+    """Into each shell that is here; the path of the home is the worst that there is."""
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"NOT TESTED: no {shell} here")
+    home = tmp_path / NAME / "home"
+    home.mkdir(parents=True)
+    show = "import sys; from pathlib import Path; sys.argv[0] = sys.argv[1]; from stack.up import _command_for;"
+    show += "from stack.home import Home; print(_command_for(Home(Path(sys.argv[2]))))"
+    printed = subprocess.run([sys.executable, "-c", show, *COINS, home], capture_output=True, text=True, check=True)
+    pasted = subprocess.run(
+        [program, "-c", f"{printed.stdout.strip()} status"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+        env={"PATH": os.environ["PATH"]},
+    )
+    assert pasted.stderr == f"Error: No stack is running in {home}: start one with coins up\n"
+    assert pasted.returncode == 1
