@@ -5,20 +5,17 @@ That is three quarters of the ids that coin-spewer draws from, and each costs a 
 
 import math
 import random
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import psycopg
 import requests
 
 from benchmarks.drain import LATENCY, STALL_TIMEOUT, serving_standin
 from benchmarks.report import Row, Section, Size, at_most, note, run_alone
-from stack.demo import running_stack
+from stack.demo import running_stack, temporary_home
 from stack.errors import StackError
-from stack.home import Home
 from stack.standin.market import COIN_IDS, LISTED_COIN_IDS, PAGE_SIZE, tickers_of
 from stack.standin.server import Call
 
@@ -86,14 +83,12 @@ def run(sent: Sequence[str]) -> Outcome:
     wanted = sum(coin_id in LISTED for coin_id in sent)
     note(f"order: {len(sent)} ids, {wanted} of them listed")
     with (
-        tempfile.TemporaryDirectory(prefix="coins-") as directory,
+        temporary_home() as home,
         serving_standin(calls_per_minute=CALLS_PER_MINUTE, coins=len(COIN_IDS), listed=len(LISTED_COIN_IDS)) as (
             state,
             variables,
         ),
-        running_stack(
-            Home(Path(directory)), environment={**variables, "COINGECKO_CONCURRENCY": str(CONCURRENCY)}
-        ) as running,
+        running_stack(home, environment={**variables, "COINGECKO_CONCURRENCY": str(CONCURRENCY)}) as running,
         psycopg.connect(running["database_url"], autocommit=True) as connection,
     ):
         started = time.monotonic()

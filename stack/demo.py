@@ -57,7 +57,7 @@ def run_demo(*, keep: bool, console: Console) -> None:
                 _print_view(connection, "exchange_coin_stats", query("marts/read_exchange_coin_stats"), console=console)
                 _print_view(connection, "exchanges_with_x", query("marts/read_exchanges_with_x"), console=console)
         again = [*coins_command(), "up", "--standin", *(["--home", str(home.path)] if keep else [])]
-        console.print("Next: look at the runs and the lineage, and POST ids of your own; this starts it anew, to stay:")
+        console.print("Next, to look at the runs and the lineage and to POST ids of your own:")
         console.print(f"  {shlex.join(again)}", soft_wrap=True, highlight=False, markup=False)
 
 

@@ -218,6 +218,7 @@ def _create_cluster(data: Path, *, binaries: Path, system_user: SystemUser | Non
     with made_elsewhere(place) as draft:
         _make_private(draft / "data", system_user)
         _run_initdb(draft / "data", binaries=binaries, system_user=system_user)
+        (draft / "home").write_bytes(os.fsencode(data.parent))  # for whoever finds it
     _id_file_of(data).write_text(place.name)
     return place / "data"
 

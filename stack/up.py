@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from sql.migrate import ensure_database, migrate
 from stack.addresses import Ports, check_ports, url_at
 from stack.errors import StackError
 from stack.home import Home, home_at
+from stack.packages import importable_packages
 from stack.postgres import EmbeddedPostgres, prepare_postgres
 from stack.services import STANDIN_CALLS_PER_MINUTE, dagster_services, first_services, postgres_service
 from stack.settings import CheckedSettings, check_settings
@@ -41,7 +42,7 @@ def run_stack(home: Home, *, ports: Ports, console: Console) -> None:
             signal.signal(stop_signal, lambda *_: supervisor.stop_requested.set())
     os.umask(0o077)  # what is in a home is its user's alone
     _raise_limit_of_open_files()
-    with home.claim():
+    with home.claim(), importable_packages() as packages:
         end_processes_of(home.path)
         check_ports(ports, receiver_host=settings.receiver_host)
         try:
@@ -49,7 +50,15 @@ def run_stack(home: Home, *, ports: Ports, console: Console) -> None:
             postgres = prepare_postgres(home.postgres_data)
             for note in postgres.notes:
                 _say(console, note)
-            _start(home, supervisor=supervisor, ports=ports, postgres=postgres, settings=settings, console=console)
+            _start(
+                home,
+                supervisor=supervisor,
+                ports=ports,
+                environment=_environment(home, ports=ports, url=postgres.url) | packages,
+                postgres=postgres,
+                settings=settings,
+                console=console,
+            )
             receiver_url = url_at(settings.receiver_host, ports.receiver.number)
             ui_url = url_at("127.0.0.1", ports.ui.number)
 
@@ -106,12 +115,12 @@ def _start(
     *,
     supervisor: Supervisor,
     ports: Ports,
+    environment: Mapping[str, str],
     postgres: EmbeddedPostgres,
     settings: CheckedSettings,
     console: Console,
 ) -> None:
     """Start the services in the order of their needs."""
-    environment = _environment(home, ports=ports, url=postgres.url)
     with console.status("Starting PostgreSQL ..."):
         supervisor.start(postgres_service(postgres, environment, max_connections=settings.max_connections))
         try:

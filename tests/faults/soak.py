@@ -8,7 +8,6 @@ import argparse
 import itertools
 import random
 import sys
-import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import linear_regression, median
 
 import psutil
@@ -26,6 +24,7 @@ from dagster_graphql import DagsterGraphQLClient
 from rich.console import Console
 from rich.table import Table
 
+from stack.demo import temporary_home
 from stack.home import Home
 from stack.spew import Task
 from stack.standin.market import WELL_KNOWN_COINS, coin_ids
@@ -196,8 +195,8 @@ def main() -> None:
     parser.add_argument("minutes", type=float, help="5 at the least, for a slope to mean something")
     seconds = 60 * parser.parse_args().minutes
     console = Console(width=110)
-    with tempfile.TemporaryDirectory(prefix="coins-") as directory, serve(market()) as coingecko:
-        home = Home(Path(directory) / "home")
+    with temporary_home() as outer, serve(market()) as coingecko:
+        home = Home(outer.path / "home")  # its log is beside it
         (home.path / "tmp").mkdir(parents=True)
         environment = {
             "COINGECKO_BASE_URL": coingecko.base_url,
