@@ -55,10 +55,11 @@ def test_the_ui_shows_the_run_and_what_it_printed(stack: Project) -> None:
     runs = requests.post(f"{stack.ui_url}/graphql", json={"query": query}, timeout=30).json()["data"]["runsOrError"][
         "results"
     ]
-    assert {run["jobName"] for run in runs} == {"drain"}
-    assert {run["status"] for run in runs} <= {"STARTED", "SUCCESS"}
+    drains = [run["runId"] for run in runs if run["jobName"] == "drain"]
+    assert drains
+    assert {run["status"] for run in runs} <= {"STARTING", "STARTED", "SUCCESS"}
     files = stack.run("docker compose exec -T webserver find /dagster/storage -type f").split()
-    assert any(runs[0]["runId"] in file for file in files)
+    assert any(drains[-1] in file for file in files)
 
 
 def test_no_program_can_write_but_where_it_has_to(stack: Project) -> None:
