@@ -80,7 +80,7 @@ def test_passwords_are_asked_for_and_are_in_no_log(stack: Project) -> None:
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
             stack.connect(user, password="wrong")
     logs = stack.run("docker compose logs")
-    assert "/readyz" in logs
+    assert "/coins" in logs
     assert not any(password in logs for password in passwords)
 
 
