@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
-from psycopg import Column, Connection, Cursor, IsolationLevel, adapters
+from psycopg import Column, Connection, Cursor, IsolationLevel, OperationalError, adapters
+from psycopg.abc import PQGen
+from psycopg.errors import _WaitTimeout
 from psycopg_pool import ConnectionPool
 
 from coin_pipeline.coingecko.client import CoinGeckoClient, key_header_of
@@ -14,6 +16,47 @@ from coin_pipeline.previews import preview_of
 from coin_pipeline.settings import PipelineSettings, read_settings
 
 POOL_TIMEOUT = 10.0  # seconds to wait for a connection before the database counts as lost
+CONNECT_TIMEOUT = 5  # seconds
+ANSWER_WITHIN = 60.0  # seconds for a statement of a run; the longest deletes, or reads all of a large history
+SENSOR_ANSWER_WITHIN = (
+    5.0  # seconds for a sensor's: Dagster's code server has few threads, and others wait for the tick
+)
+
+
+T = TypeVar("T")
+
+
+class BoundedConnection(Connection):
+    """A connection that does not wait for ever: PostgreSQL's own time-outs need a session that does not hang.
+
+    Attributes:
+        answer_within: seconds.
+    """
+
+    answer_within = ANSWER_WITHIN
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        """Wait for an answer.
+
+        Raises:
+            psycopg.OperationalError: there was none in time; the connection is closed.
+        """
+        try:
+            return super().wait(gen, interval=interval, timeout=timeout or self.answer_within)
+        except _WaitTimeout as error:
+            if timeout:
+                raise
+            self.pgconn.finish()
+            raise OperationalError(f"PostgreSQL has not answered within {self.answer_within:.0f} s") from error
+
+
+class SensorConnection(BoundedConnection):
+    """The same for a sensor."""
+
+    answer_within = SENSOR_ANSWER_WITHIN
+
+
+BOUNDS: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, "tcp_user_timeout": CONNECT_TIMEOUT * 1000}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +93,21 @@ class Database:
     url: str
 
     @contextmanager
-    def connect(self) -> Iterator[Connection]:
+    def connect(self, kind: type[BoundedConnection] = BoundedConnection) -> Iterator[Connection]:
         """Open one connection in autocommit for as long as the block lasts."""
-        with Connection.connect(self.url, autocommit=True) as connection:
+        with kind.connect(self.url, autocommit=True, **BOUNDS) as connection:
             yield connection
 
     @contextmanager
-    def pool(self, *, size: int) -> Iterator[ConnectionPool]:
+    def pool(self, *, size: int) -> Iterator[ConnectionPool[Any]]:
         """Open a pool of up to `size` connections in autocommit for as long as the block lasts."""
         with ConnectionPool(
-            self.url, min_size=1, max_size=size, timeout=POOL_TIMEOUT, kwargs={"autocommit": True}
+            self.url,
+            connection_class=BoundedConnection,
+            min_size=1,
+            max_size=size,
+            timeout=POOL_TIMEOUT,
+            kwargs={"autocommit": True, **BOUNDS},
         ) as pool:
             yield pool
 

@@ -1,5 +1,7 @@
 """The sensor: a pure decision, and its thin shell on a real database."""
 
+import os
+import signal
 from datetime import timedelta
 
 import dagster as dg
@@ -8,11 +10,12 @@ import pytest
 from psycopg_pool import ConnectionPool
 from pydantic import SecretStr
 
+from coin_pipeline import resources
 from coin_pipeline.defs.enrichment import sensors
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
-from coin_pipeline.defs.enrichment.sensors import SensedWork, reason_to_wait, staged_coins_sensor
+from coin_pipeline.defs.enrichment.sensors import SensedWork, reason_to_wait, sense_work, staged_coins_sensor
 from coin_pipeline.lookup_queue import LookupQueue, take_up_pending
-from coin_pipeline.resources import Database
+from coin_pipeline.resources import Database, SensorConnection
 from coin_pipeline.settings import PipelineSettings
 from sql import query
 from tests.conftest import stage
@@ -134,3 +137,20 @@ def test_a_tick_that_starts_nothing_says_how_many_ids_wait(tick: Tick, connectio
     skipped = tick()
     assert isinstance(skipped, dg.SkipReason)
     assert skipped.skip_message == "Coins are due, and 1 of 1 lookup runs are at work. 2 ids are pending."
+
+
+def test_a_session_that_hangs_holds_a_tick_up_for_no_longer_than_a_few_seconds(
+    connection: psycopg.Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert resources.SENSOR_ANSWER_WITHIN <= 5
+    assert connection.execute("SELECT 1").fetchall() == [(1,)]
+    monkeypatch.setattr(SensorConnection, "answer_within", 0.5)
+    with Database(url=database_url).connect(SensorConnection) as hanging:
+        backend = hanging.info.backend_pid
+        os.kill(backend, signal.SIGSTOP)
+        try:
+            with pytest.raises(psycopg.OperationalError, match="has not answered within"):
+                sense_work(hanging, refresh_after=None)
+        finally:
+            os.kill(backend, signal.SIGCONT)
+    assert hanging.closed

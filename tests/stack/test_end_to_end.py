@@ -7,8 +7,11 @@ import re
 import signal
 import statistics
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import psutil
 import psycopg
@@ -26,8 +29,24 @@ CSV_COINS = ["bitcoin", "tether", "monacoin", "another/../coin?x=#"]
 
 
 @pytest.fixture(scope="module")
-def stack(home: Home) -> Iterator[RunningStack]:
-    with running_stack(home, "--standin") as stack:
+def chat() -> Iterator[str]:
+    """The URL of a chat's webhook, which takes everything."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(HTTPStatus.OK)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def stack(home: Home, chat: str) -> Iterator[RunningStack]:
+    with running_stack(home, "--standin", environment={"ALERT_WEBHOOK_URL": chat}) as stack:
         yield stack
 
 
@@ -129,7 +148,7 @@ def test_status_and_psql_show_the_running_stack(stack: RunningStack) -> None:
     assert answer.stdout == "42\n"
 
 
-def test_a_killed_run_is_noticed_within_seconds(stack: RunningStack) -> None:
+def test_a_killed_run_is_noticed_and_alerted_within_seconds(stack: RunningStack) -> None:
     assert post_json(stack, "zcash").status_code == 202
     await_until(lambda: stack.rows("SELECT FROM coins WHERE id = 'zcash'") != [], seconds=30, what="a run at work")
     with psycopg.connect(stack.state["database_url"], dbname="dagster", autocommit=True) as dagster:
@@ -145,6 +164,9 @@ def test_a_killed_run_is_noticed_within_seconds(stack: RunningStack) -> None:
         await_until(
             lambda: dagster.execute(find_status, (run_id,)).fetchall() == [("FAILURE",)], seconds=5, what="a failed run"
         )
+    await_until(
+        lambda: stack.rows("SELECT cause FROM alerts") == [("run of drain failed",)], seconds=10, what="an alert"
+    )
     with psycopg.connect(stack.state["database_url"], autocommit=True) as connection:
         connection.execute("UPDATE lookup_runs SET slot_until = now()")  # the time passes that it holds its slot
 

@@ -12,13 +12,15 @@ from psycopg.rows import class_row
 from coin_pipeline.coingecko.budget import set_limits
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG, drain
 from coin_pipeline.lookup_queue import claim_slot
-from coin_pipeline.resources import Database
+from coin_pipeline.resources import Database, SensorConnection
 from coin_pipeline.settings import PipelineSettings
 from sql import query
 
 POLL_EVERY = 0.05  # seconds
 POLL_BUSY_EVERY = 0.25  # seconds, while runs are at work that take up new ids themselves
-WAIT_AT_MOST = 45.0  # seconds; Dagster ends an evaluation after 60
+# Seconds. Dagster evaluates one sensor after the other, so an alert of a run that failed waits for this one; and it
+# begins anew every 5 s at the most, so that less would put gaps between the ticks.
+WAIT_AT_MOST = 6.0
 LAUNCH_HOLD = timedelta(seconds=30)  # how long a slot is kept for a run that has yet to show its first heartbeat
 
 
@@ -56,7 +58,7 @@ def reason_to_wait(sensed: SensedWork, *, slots: int) -> str | None:
     minimum_interval_seconds=1,
     description=(
         "Starts a drain when a staged coin is due for a lookup, a slot is free and nothing is paused. Each tick "
-        "waits for that for up to 45 s, so that a POST need not wait for the next tick."
+        "waits for that for up to 6 s, so that a POST need not wait for the next tick."
     ),
 )
 def staged_coins_sensor(
@@ -65,7 +67,7 @@ def staged_coins_sensor(
     """Wait for work, take a slot, and ask for a run that holds it."""
     slots = settings.lookup_runs
     give_up_at = time.monotonic() + WAIT_AT_MOST
-    with database.connect() as connection:
+    with database.connect(SensorConnection) as connection:
         # Here, since no run would start while the account that was there before has used up its month.
         set_limits(connection, calls_per_minute=settings.calls_per_minute, account=settings.account)
         while True:

@@ -7,7 +7,7 @@ import dagster as dg
 from psycopg.rows import class_row
 
 from coin_pipeline.alerts import send_alert
-from coin_pipeline.resources import Database
+from coin_pipeline.resources import Database, SensorConnection
 from coin_pipeline.settings import PipelineSettings
 from sql import query
 
@@ -17,6 +17,7 @@ A_MONTH = timedelta(days=32)  # no alert of a month comes twice
 
 @dg.run_failure_sensor(
     default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=1,
     monitor_all_code_locations=False,
     description="POSTs to ALERT_WEBHOOK_URL when a run fails, at most once in ten minutes for each job.",
 )
@@ -30,7 +31,7 @@ def run_failure_alert(
     if webhook is None:
         return
     run = context.dagster_run
-    with database.connect() as connection:
+    with database.connect(SensorConnection) as connection:
         send_alert(
             connection,
             webhook_url=webhook.get_secret_value(),
@@ -89,7 +90,7 @@ def credit_alert(database: dg.ResourceParam[Database], settings: dg.ResourcePara
     webhook = settings.alert_webhook_url
     if webhook is None:
         return dg.SkipReason("ALERT_WEBHOOK_URL is not set.")
-    with database.connect() as connection:
+    with database.connect(SensorConnection) as connection:
         cursor = connection.cursor(row_factory=class_row(CreditUsed))
         (credit,) = cursor.execute(query("operations/read_credit")).fetchall()
         alert = alert_of(credit)
