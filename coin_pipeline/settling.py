@@ -13,7 +13,7 @@ from http import HTTPStatus
 import psycopg
 
 from coin_pipeline.coingecko.budget import LONGEST_SLEEP, Purpose, RateBudget
-from coin_pipeline.coingecko.client import Answer, CoinGeckoClient, can_be_asked
+from coin_pipeline.coingecko.client import Answer, CoinGeckoClient, Extent, can_be_asked
 from coin_pipeline.coingecko.errors import (
     BadAnswerError,
     CoinGeckoUnavailableError,
@@ -132,14 +132,16 @@ class Settler:
     def _follow(self, lookup: LeasedLookup, answer: Answer | None) -> Ending:
         """Follow a coin's pages to the last, each with a permit of its own, and record what they say."""
         page, exchanges = lookup.next_page, set(lookup.exchanges_so_far)
+        extent = answer.extent if answer else Extent()
         while answer is not None:
             if answer.page is None and (page == 1 or lookup.refresh):
                 return self._record_unknown(lookup)
             if answer.page is not None:
                 self._tally.count(skipped_tickers=answer.page.skipped)
                 exchanges.update(answer.page.exchanges)
-            if answer.is_last or page >= self._max_pages:
-                self._queue.record_found(lookup.coin_id, exchanges=exchanges, complete=answer.is_last)
+            is_last = answer.page is None or extent.ends_at(page, tickers=answer.page.tickers)
+            if is_last or page >= self._max_pages:
+                self._queue.record_found(lookup.coin_id, exchanges=exchanges, complete=is_last)
                 return Ending.FOUND
             self._queue.record_page(lookup.coin_id, page=page, exchanges=exchanges)
             page += 1

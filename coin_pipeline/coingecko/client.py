@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from importlib.metadata import PackageMetadata, metadata
 from urllib.parse import quote
@@ -25,7 +25,7 @@ LONGEST_IDENTIFIER = 255  # characters of an exchange or a coin; PostgreSQL cann
 
 LAST_PAGE = re.compile(r'[?&]page=(\d+)[^<>]{0,500}>[^<]{0,100}rel="?last\b')  # in a header Link
 
-LONGEST_LIMIT = 9  # digits of x-ratelimit-limit that are believed
+MOST_DIGITS = 9  # of a number in a header that is believed
 
 MOST_CREDIT = 2**31 - 1  # what a column of the database holds
 
@@ -64,17 +64,41 @@ class TickersPage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Extent:
+    """How far a coin's pages go, as the headers of the first say; the others have none.
+
+    Attributes:
+        tickers: on all pages, from `Total`; None where it does not say so.
+        last_page: from `Link`; None where it does not say so.
+    """
+
+    tickers: int | None = None
+    last_page: int | None = None
+
+    def ends_at(self, page: int, *, tickers: int) -> bool:
+        """Tell whether no further page has any tickers: this one is not full, or one of the headers says so.
+
+        A header is not believed that this page goes beyond.
+
+        Args:
+            page: its number, from 1.
+            tickers: how many it has.
+        """
+        return tickers < PAGE_SIZE or self.tickers == (page - 1) * PAGE_SIZE + tickers or self.last_page == page
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """What CoinGecko says of a coin, or of nothing.
 
     Attributes:
         page: the page asked for, or None when CoinGecko does not know the coin (404).
-        is_last: no further page has any tickers.
+        extent: how far the pages go, where this is the first.
         advertised_limit: calls a minute that `x-ratelimit-limit` allows, where it was sent.
     """
 
     page: TickersPage | None
-    is_last: bool = True
+    extent: Extent = field(default_factory=Extent)
     advertised_limit: int | None = None
 
     @property
@@ -160,7 +184,7 @@ class CoinGeckoClient:
         tickers = _tickers_in(content)
         return Answer(
             page=page_of(tickers),
-            is_last=is_last_page(page, tickers=len(tickers), headers=headers),
+            extent=extent_of(headers),
             advertised_limit=_advertised_limit(headers),
         )
 
@@ -255,20 +279,10 @@ def page_of(tickers: list[object]) -> TickersPage:
     )
 
 
-def is_last_page(page: int, *, tickers: int, headers: Mapping[str, str]) -> bool:
-    """Tell whether no further page has any tickers: this one is not full, or `Total` or `Link` says so.
-
-    Args:
-        page: its number, from 1.
-        tickers: how many it has.
-        headers: the answer's; a `Total`, or a last page in `Link`, that this page goes beyond is not believed.
-    """
-    last_page = LAST_PAGE.search(headers.get("link", ""))
-    return (
-        tickers < PAGE_SIZE
-        or headers.get("total", "").strip() == str((page - 1) * PAGE_SIZE + tickers)
-        or (last_page is not None and last_page[1] == str(page))
-    )
+def extent_of(headers: Mapping[str, str]) -> Extent:
+    """Return what the headers of a page say; nothing where they are missing or odd."""
+    total, last_page = headers.get("total", "").strip(), LAST_PAGE.search(headers.get("link", ""))
+    return Extent(tickers=_number_in(total), last_page=_number_in(last_page[1]) if last_page else None)
 
 
 def _received(response: requests.Response) -> Received:
@@ -346,8 +360,11 @@ def _storable(text: str) -> bool:
 
 
 def _advertised_limit(headers: Mapping[str, str]) -> int | None:
-    limit = headers.get("x-ratelimit-limit", "").strip()
-    return int(limit) or None if limit.isdecimal() and len(limit) <= LONGEST_LIMIT else None
+    return _number_in(headers.get("x-ratelimit-limit", "").strip()) or None
+
+
+def _number_in(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) <= MOST_DIGITS else None
 
 
 def _root_cause(error: BaseException) -> BaseException:

@@ -51,12 +51,15 @@ def test_a_coin_is_found_with_the_exchanges_of_all_its_pages(
     assert lookup_of(connection, coin_id) == ("found", 1)
 
 
-def test_a_coin_with_exactly_a_hundred_tickers_costs_one_call(
-    connection: psycopg.Connection, pool: ConnectionPool, standin: RunningStandIn
+@pytest.mark.parametrize("pages", [1, 2, 3])
+def test_a_coin_whose_last_page_is_full_costs_no_call_more(
+    connection: psycopg.Connection, pool: ConnectionPool, standin: RunningStandIn, pages: int
 ) -> None:
+    listed_on = [f"exchange_{number:03}" for number in range(100 * pages)]
+    standin.state.listings["tether"] = listed_on
     stage(connection, "tether")
-    assert drain(pool, standin.base_url).calls == 1
-    assert coin_of(connection, "tether") == (exchanges_of("tether"), True)
+    assert drain(pool, standin.base_url).calls == pages
+    assert coin_of(connection, "tether") == (listed_on, True)
 
 
 def test_a_404_is_unknown_after_one_call(

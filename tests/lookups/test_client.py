@@ -18,7 +18,7 @@ from coin_pipeline.coingecko.client import (
     TickersPage,
     Timeouts,
     can_be_asked,
-    is_last_page,
+    extent_of,
     key_header_of,
 )
 from coin_pipeline.coingecko.errors import (
@@ -195,7 +195,7 @@ LINKS = f'<{API}?depth=False&page=53>; rel="last", <{API}?depth=False&page=2>; r
 def test_no_page_is_asked_for_that_the_headers_rule_out(
     *, page: int, tickers: int, headers: dict[str, str], is_last: bool
 ) -> None:
-    assert is_last_page(page, tickers=tickers, headers=headers) == is_last
+    assert extent_of(headers).ends_at(page, tickers=tickers) == is_last
 
 
 @contextmanager
