@@ -48,9 +48,9 @@ def test_a_month_ends_with_its_last_call_and_the_next_goes_on(stack: RunningStac
     requests.post(f"{stack.receiver_url}/coins", json={"coins": WANTED}, timeout=5).raise_for_status()
     found = "SELECT count(*) FROM coins"
     await_until(lambda: "calls of" in paused_for(stack), seconds=60, what="a pause until the month's end")
+    lists = sum(call.path.endswith("/list") for call in coingecko.state.calls)
+    await_until(lambda: stack.rows(found) == [(CREDIT - lists,)], seconds=20, what="what the last calls told")
     assert coingecko.state.used.total() == CREDIT == len(coingecko.state.calls)
-    ((known,),) = stack.rows(found)
-    assert known == CREDIT - sum(call.path.endswith("/list") for call in coingecko.state.calls)
     assert stack.rows("SELECT calls_this_month, calls_per_month, calls_left FROM pipeline_status") == [(30, 30, 0)]
     assert paused_for(stack) in " ".join(status_of(stack).split())
 
