@@ -24,11 +24,12 @@ help:  ## Show this list
 install: $(STAMP)  ## Install the pinned requirements and the coins command into .venv
 
 # What it takes to run, then what it takes to work on it.
-$(RUNTIME_STAMP): requirements.txt pyproject.toml
+$(RUNTIME_STAMP): requirements.txt pyproject.toml Makefile
 	@$(PYTHON) deploy/check_machine.py
 	@$(PYTHON) -m venv $(VENV)
 	@$(call install,-r requirements.txt -c requirements-dev.txt setuptools)
 	@$(BIN)/pip install --quiet --no-compile --no-deps --no-build-isolation --editable .
+	@$(isolate)
 	@$(call compile,$(VENV)/lib coin_pipeline receiver sql stack)
 	@touch $@
 
@@ -48,6 +49,8 @@ install = echo "Installing into $(VENV), once:"; \
 	/^Installing collected/ { printf "\r  %3d packages found, unpacking them ...%30s\n", found, ""; fflush() } \
 	/^ERROR/ { print } \
 	/^exit / { status = $$2 } END { exit status }'
+# Let no variable of the shell have a say in how the command's own Python starts, down to not finding its modules.
+isolate = sed -i.pip -e '1s|^\(\#!.*/python[^ ]*\)$$|\1 -I|' -e '2s| "$$0" "$$@"| -I "$$0" "$$@"|' $(BIN)/coins
 compile = echo "  Compiling ..."; $(BIN)/python -m compileall -q -j 0 $(1)
 
 env:  ## Write .env for docker compose, with random passwords; one that is there stays

@@ -1,6 +1,7 @@
 """What the shell has set changes nothing, and what is not the stack's own is left alone."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ def hostile_variables(home: Path, *, decoy: int) -> dict[str, str]:
         "SSLKEYLOGFILE": "/nonexistent/keys",
         "PROMETHEUS_MULTIPROC_DIR": "/nonexistent/metrics",
         "prometheus_multiproc_dir": "",
+        "PYTHONHOME": "/nonexistent",
         "PYTHONPATH": str(home.with_name("modules")),
         "PYTHONWARNINGS": "error",
         "PYTHONOPTIMIZE": "2",
@@ -113,7 +115,7 @@ def make_shadowing_modules(home: Path) -> None:
     """Make modules that are called like ours and like those that ours import."""
     directory = home.with_name("modules")
     directory.mkdir()
-    for name in ("click", "psycopg", "requests", "receiver", "sql"):
+    for name in ("click", "psycopg", "requests", "receiver", "sql", "stack"):
         (directory / f"{name}.py").write_text("raise RuntimeError('not the module that was meant')")
 
 
@@ -163,7 +165,7 @@ def test_a_start_does_not_end_what_only_looks_like_its_own(tmp_path: Path) -> No
     program = "import os, sys; from pathlib import Path; from stack.supervisor import end_processes_of;"
     program += "end_processes_of(Path(sys.argv[1])); print('alive')"
     mark = {"COINS_STACK": str(tmp_path)}
-    shell = f"{sys.executable} -c \"{program}\" '{tmp_path}' && echo shell alive"
+    shell = f"{shlex.join([sys.executable, '-c', program, str(tmp_path)])} && echo shell alive"
     left = subprocess.Popen(["sleep", "600"], env=mark, start_new_session=True)
     with bystander(COINS_STACK=f"{tmp_path}-other"):
         ended = subprocess.run(
