@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from werkzeug.http import parse_options_header
+
 from receiver.problems import ProblemError
 
 MAX_ID_LENGTH = 128  # characters
@@ -64,6 +66,23 @@ class ParsedCoins:
     accepted: dict[str, int]
     duplicates: int
     rejected: list[RejectedCoin]
+
+
+def refuse_encoded(content_encoding: str) -> None:
+    """Raise 415 for a body that is packed, or said to be."""
+    if any(encoding.strip() not in {"", "identity"} for encoding in content_encoding.lower().split(",")):
+        raise ProblemError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "Send the body as it is, without a Content-Encoding such as gzip.",
+            headers={"Accept-Encoding": "identity"},
+        )
+
+
+def read_media_type(content_type: str) -> tuple[str, dict[str, str]]:
+    """Return a media type in lower case, and its parameters; sent twice, it arrives as one value with a comma."""
+    values = {value.strip() for value in content_type.split(",")}
+    mimetype, parameters = parse_options_header(values.pop() if len(values) == 1 else content_type)
+    return mimetype.lower(), parameters
 
 
 def parse_coins(body: bytes, *, mimetype: str, parameters: Mapping[str, str], max_coins: int) -> ParsedCoins:

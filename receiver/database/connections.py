@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 import psycopg
-from psycopg.rows import RowFactory, dict_row, tuple_row
+from psycopg.rows import dict_row
 
 from receiver.waiting import in_thread
 from sql import query
@@ -76,26 +76,20 @@ class Connections:
         self._is_closed.set()
         self._close_idle()
 
-    def fetch(self, name: str, parameters: Mapping[str, object] | None = None) -> list[tuple[Any, ...]]:
-        """Execute `sql/queries/<name>.sql` and return its rows.
+    def fetch(self, name: str, parameters: Mapping[str, object] | None = None) -> list[dict[str, Any]]:
+        """Execute `sql/queries/<name>.sql` and return its rows by column names.
 
         Raises:
             psycopg.OperationalError: the database is away, or the statement took too long.
         """
         return in_thread(partial(self._fetch, name, parameters))
 
-    def fetch_all(self, name: str, parameters: Mapping[str, object]) -> list[dict[str, Any]]:
-        """Execute `sql/queries/<name>.sql` and return its rows by column names."""
-        return in_thread(partial(self._fetch, name, parameters, row_factory=dict_row))
-
     def fetch_one(self, name: str, parameters: Mapping[str, object]) -> dict[str, Any] | None:
         """Execute `sql/queries/<name>.sql` and return its first row by column names, or None."""
-        return next(iter(self.fetch_all(name, parameters)), None)
+        return next(iter(self.fetch(name, parameters)), None)
 
-    def _fetch(
-        self, name: str, parameters: Mapping[str, object] | None, *, row_factory: RowFactory[Any] = tuple_row
-    ) -> list[Any]:
-        with self._borrow() as connection, connection.cursor(row_factory=row_factory) as cursor:
+    def _fetch(self, name: str, parameters: Mapping[str, object] | None) -> list[dict[str, Any]]:
+        with self._borrow() as connection, connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(query(name), parameters, prepare=True).fetchall()
 
     @contextmanager

@@ -69,7 +69,7 @@ class Staging:
                 "rejected_reasons": [coin.reason for _, coin in rejected],
             },
         )
-        return [int(row[0]) for row in rows]
+        return [row["id"] for row in rows]
 
     def find_submission(self, *, client: str, idempotency_key: str) -> dict[str, Any] | None:
         """Return the submission that a client made with a key, as it was first answered; None when there is none."""
@@ -88,14 +88,14 @@ class Staging:
     def list_coins(self, *, exchange: str | None, after: int, limit: int) -> list[dict[str, Any]]:
         """Return up to `limit` coins in the order of `task_run`, beginning after one, on one exchange or on any."""
         if exchange is None:
-            return self._connections.fetch_all("receiver/list_coins", {"after": after, "limit": limit})
+            return self._connections.fetch("receiver/list_coins", {"after": after, "limit": limit})
         if "\0" in exchange:
             return []
-        return self._connections.fetch_all(
+        return self._connections.fetch(
             "receiver/list_coins_on_exchange", {"exchange": exchange, "after": after, "limit": limit}
         )
 
     def is_migrated(self) -> bool:
         """Tell whether the schema is at least at the version that this code needs."""
         rows = self._connections.fetch("receiver/read_schema_version")
-        return bool(rows) and str(rows[0][0]) >= schema_version()
+        return bool(rows) and str(rows[0]["version_num"]) >= schema_version()

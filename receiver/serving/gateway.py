@@ -12,11 +12,14 @@ import json
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any
+
+from granian.rsgi import HTTPProtocol, Scope  # type: ignore[attr-defined]
 
 from receiver.problems import PROBLEM_TYPE, ProblemError, problem_of, too_large
 from receiver.routes.operations import ENVIRON_STOPPING
@@ -36,51 +39,12 @@ log = logging.getLogger("receiver")
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-class Headers(Protocol):
-    """Request headers as Granian has them, names in lower case; it knows no value that is not visible ASCII."""
-
-    def keys(self) -> list[str]:
-        """Return the name of each header that was sent, whatever its value."""
-
-    def get(self, key: str, default: str | None = None) -> str | None:
-        """Return a header's first value."""
-
-    def items(self) -> list[tuple[str, str]]:
-        """Return all headers that have a value; a name can occur more than once."""
-
-
-class Scope(Protocol):
-    """A request's head as Granian has it."""
-
-    method: str
-    path: str
-    query_string: str
-    scheme: str
-    client: str
-    server: str
-    http_version: str
-    headers: Headers
-
-
-class Exchange(Protocol):
-    """A request's body and its answer; only the first answer counts."""
-
-    def __call__(self) -> Awaitable[bytes]:
-        """Read the whole body."""
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        """Read the body in pieces."""
-
-    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        """Answer."""
-
-
 @dataclass(kw_only=True, slots=True)
 class Request:
     """A request on its way through the gateway."""
 
     scope: Scope
-    exchange: Exchange
+    exchange: HTTPProtocol
     request_id: str
     started: float
     body: bytes = b""
@@ -117,7 +81,7 @@ class Gateway:
         loop.add_signal_handler(STOPPING_SIGNAL, self._note_stopping)
         loop.set_default_executor(ThreadPoolExecutor(self._threads, thread_name_prefix="receiver"))
 
-    async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
+    async def __rsgi__(self, scope: Scope, exchange: HTTPProtocol) -> None:
         """Serve one request; called by Granian."""
         request = Request(
             scope=scope,
@@ -182,9 +146,21 @@ class Gateway:
         with self._deadline(ANSWER_DEADLINE, HTTPStatus.SERVICE_UNAVAILABLE, detail):
             await run(self._answer, request)
 
-    def _deadline(self, seconds: float, status: HTTPStatus, detail: str) -> "_Deadline":
+    @contextmanager
+    def _deadline(self, seconds: float, status: HTTPStatus, detail: str) -> Iterator[None]:
+        """Raise a problem in a block that takes too long.
+
+        Not `asyncio.timeout`, which asks four times which loop is running, at a system call each.
+        """
         task = asyncio.current_task(self._loop)
-        return _Deadline(task, self._loop.call_later(seconds, task.cancel), status, detail)  # type: ignore[union-attr, arg-type]
+        timer = self._loop.call_later(seconds, task.cancel)  # type: ignore[union-attr]
+        try:
+            yield
+        except asyncio.CancelledError as error:
+            task.uncancel()  # type: ignore[union-attr]
+            raise ProblemError(status, detail) from error
+        finally:
+            timer.cancel()
 
     def _answer(self, request: Request) -> None:
         """Run the application on a request."""
@@ -213,7 +189,7 @@ class Gateway:
             started=request.started,
         )
 
-    async def _drain(self, exchange: Exchange) -> None:
+    async def _drain(self, exchange: HTTPProtocol) -> None:
         """Throw away what a client is still sending, so that it comes to read its answer."""
         try:
             async with asyncio.timeout(DRAIN_DEADLINE):
@@ -227,28 +203,6 @@ class Gateway:
 
     def _note_stopping(self) -> None:
         self._is_stopping = True
-
-
-@dataclass(slots=True)
-class _Deadline:
-    """Raises a problem in a block that takes too long.
-
-    Not `asyncio.timeout`, which asks four times which loop is running, at a system call each.
-    """
-
-    task: asyncio.Task[None]
-    timer: asyncio.TimerHandle
-    status: HTTPStatus
-    detail: str
-
-    def __enter__(self) -> None:
-        """Begin; the timer runs already."""
-
-    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
-        self.timer.cancel()
-        if isinstance(error, asyncio.CancelledError):
-            self.task.uncancel()
-            raise ProblemError(self.status, self.detail) from error
 
 
 def _address(client: str) -> str:
