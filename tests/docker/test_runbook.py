@@ -217,6 +217,7 @@ def test_an_upgrade_from_schema_0007_and_the_way_back(checkout: Path, tmp_path: 
         assert project.rows("SELECT task_run, id, exchanges FROM coins")[: len(coins)] == coins
 
         go_back(checkout)
+        project.run("docker compose build standin", kind="build")  # which stands for CoinGecko, and is of no version
         run(project, "docker compose up -d --build", kind="build")
         await_true(lambda: project.post("tether").ok, seconds=60, what="the old version accepts POSTs")
         with pytest.raises(AssertionError, match="Can't locate revision"):
