@@ -7,16 +7,14 @@ import ipaddress
 import logging
 import re
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import flask
 from flask.globals import app_ctx, request_ctx
-from limits import RateLimitItem, WindowStats, parse_many
-from limits.storage import MemoryStorage, storage_from_string
-from limits.strategies import FixedWindowRateLimiter
+from flask_limiter import Limiter, RateLimitExceeded, RequestLimit
 
 from receiver.problems import ProblemError
 from receiver.settings import ReceiverSettings
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 STORAGE_TIMEOUT = 0.2  # seconds, for which a request waits, before counting in memory instead
-STORAGE_RETRY = 1.0  # seconds, after which one request tries a storage again that was away
 STORAGE_THREADS = 32  # of their own, so that a slow storage takes none from the database; they only wait
 
 MAX_ADDRESS_LENGTH = 100  # characters looked at; a proxy hands on what it likes
@@ -60,61 +57,31 @@ class ApiKeys:
         return good[0] if good and scheme.lower() == "bearer" else None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Quota:
-    """What a limit leaves to a client after a request was counted.
+class _Limiter(Limiter):
+    """Flask-Limiter, for limits that are the same for every route.
 
-    Attributes:
-        limit: the one that is over, else the shortest.
-        is_over: whether the request is one too many.
-        window: requests that are left, and when there will be more, in seconds since 1970; None where the storage
-            counts and cannot be read.
+    Its own check looks for those of the route and of the blueprint at each request, and parses anew what there is: 60
+    of the application's 180 µs. A shared storage is left to it, as it knows how to do without.
     """
 
-    limit: RateLimitItem
-    is_over: bool
-    window: WindowStats | None
+    @functools.cached_property
+    def _limits(self) -> list[Any]:
+        return sorted(self.limit_manager.application_limits, key=lambda each: each.limit)
 
-
-class RateLimit:
-    """How many requests a client may send, counted in a storage, or in memory while that is away."""
-
-    def __init__(self, limits: str, *, storage_uri: str) -> None:
-        """Take limits such as `600/minute`; the storage need not be there."""
-        self._limits = sorted(parse_many(limits))
-        self._memory = FixedWindowRateLimiter(MemoryStorage())
-        self._shared: FixedWindowRateLimiter | None = None
-        self._away_until = 0.0  # on time.monotonic; 0 while the shared storage answers
-        if not storage_uri.startswith("memory:"):
-            timeouts: dict[str, Any] = {"socket_connect_timeout": STORAGE_TIMEOUT, "socket_timeout": STORAGE_TIMEOUT}
-            options = timeouts if storage_uri.startswith("redis") else {}
-            self._shared = FixedWindowRateLimiter(storage_from_string(storage_uri, **options))
-            self._pool = ThreadPoolExecutor(STORAGE_THREADS, thread_name_prefix="counting")
-
-    def count(self, client: str) -> Quota:
-        """Count a request of a client."""
-        if self._shared is None or time.monotonic() < self._away_until:
-            return self._count(self._memory, client)
-        if self._away_until:  # this request tries again, and no other meanwhile
-            self._away_until = time.monotonic() + STORAGE_RETRY
-        try:
-            quota = in_thread(functools.partial(self._count, self._shared, client), pool=self._pool)
-        except Exception as error:  # noqa: BLE001 (whatever the storage raises)
-            log.warning("the storage of the rate limit is away, so each process counts by itself: %s", error)
-            self._away_until = time.monotonic() + STORAGE_RETRY
-            return self._count(self._memory, client)
-        self._away_until = 0
-        return quota
-
-    def _count(self, storage: FixedWindowRateLimiter, client: str) -> Quota:
-        over = next((limit for limit in self._limits if not storage.hit(limit, client)), None)
-        limit = over or self._limits[0]
-        try:
-            window = storage.get_window_stats(limit, client)
-        except Exception as error:  # noqa: BLE001 (the request was counted)
-            log.warning("the storage of the rate limit counts and cannot be read: %s", error)
-            window = None
-        return Quota(limit=limit, is_over=over is not None, window=window)
+    def _check_request_limit(self, callable_name: str | None = None, in_middleware: bool = True) -> None:  # noqa: FBT001, FBT002 (as Flask-Limiter has it)
+        if app_ctx.g.is_open:
+            return
+        if self._in_memory_fallback_enabled:
+            super()._check_request_limit(callable_name, in_middleware)
+            return
+        context, strategy = self.context, self.limiter
+        for each in self._limits:
+            is_over = not strategy.hit(each.limit, client())
+            counted = RequestLimit(self, each.limit, [client()], breached=is_over, shared=False)
+            if counted.breached or context.view_rate_limit is None:
+                context.view_rate_limit = counted
+            if counted.breached:
+                raise RateLimitExceeded(each)
 
 
 def forwarded_address(environ: "WSGIEnvironment", *, proxies: int) -> str:
@@ -160,44 +127,92 @@ def identify_clients(app: flask.Flask, settings: ReceiverSettings) -> None:
     A request with a wrong key counts against its address, so keys cannot be guessed faster than the limit.
     """
     keys = ApiKeys(settings.receiver_api_keys)
-    rate_limit = RateLimit(settings.receiver_rate_limit, storage_uri=settings.ratelimit_storage_uri)
 
     @app.before_request
     def _identify() -> None:
         request, g = request_ctx.request, app_ctx.g
         g.client = forwarded_address(request.environ, proxies=0)
-        if request.method == "OPTIONS" or request.blueprint in OPEN:
+        g.is_open = request.method == "OPTIONS" or request.blueprint in OPEN
+        if g.is_open:
             return
         name = keys.name_of(request.headers.get("Authorization")) if keys else None
         g.client = name or forwarded_address(request.environ, proxies=settings.receiver_trusted_proxies)
-        g.quota = quota = rate_limit.count(g.client)
-        if quota.is_over:
-            raise ProblemError(
-                HTTPStatus.TOO_MANY_REQUESTS, f"The limit is {quota.limit}; wait as long as Retry-After says."
-            )
-        if keys and name is None:
+        g.has_key = name is not None
+
+    limiter = _create_limiter(settings)
+    limiter.init_app(app)
+    if not settings.ratelimit_storage_uri.startswith("memory:"):
+        _leave_the_loop(limiter)  # storage exists from now on
+    app.after_request(functools.partial(_tell_limit, limiter))
+
+    def _refuse_without_key() -> None:
+        if not (app_ctx.g.is_open or app_ctx.g.has_key):
             raise ProblemError(
                 HTTPStatus.UNAUTHORIZED,
                 "Send one of the receiver's keys: Authorization: Bearer <key>.",
                 headers={"WWW-Authenticate": "Bearer"},
             )
 
-    app.after_request(_tell_quota)
+    if keys:
+        # After the limit was counted.
+        app.before_request(_refuse_without_key)
 
 
-def _tell_quota(response: flask.Response) -> flask.Response:
-    quota = app_ctx.g.get("quota")
-    if quota is None:
+def _create_limiter(settings: ReceiverSettings) -> Limiter:
+    shared = not settings.ratelimit_storage_uri.startswith("memory:")
+    timeouts: dict[str, Any] = {"socket_connect_timeout": STORAGE_TIMEOUT, "socket_timeout": STORAGE_TIMEOUT}
+    return _Limiter(
+        client,
+        application_limits=[settings.receiver_rate_limit],
+        storage_uri=settings.ratelimit_storage_uri,
+        storage_options=timeouts if settings.ratelimit_storage_uri.startswith("redis") else {},
+        in_memory_fallback_enabled=shared,
+    )
+
+
+def _tell_limit(limiter: Limiter, response: flask.Response) -> flask.Response:
+    """Say what is left of the limit; Flask-Limiter's own headers have Retry-After on every answer."""
+    limit = limiter.current_limit
+    if limit is None:
         return response
-    wait = quota.limit.get_expiry()  # no more than that
-    if quota.window is not None:
-        wait = max(1, int(quota.window.reset_time - time.time()))
-        response.headers.add("X-RateLimit-Limit", quota.limit.amount)
-        response.headers.add("X-RateLimit-Remaining", quota.window.remaining)
-        response.headers.add("X-RateLimit-Reset", int(quota.window.reset_time))
-    if quota.is_over:
-        response.headers.set("Retry-After", wait)
+    try:
+        remaining, reset_at = limit.remaining, limit.reset_at
+    except Exception as error:  # noqa: BLE001 (whatever the storage raises; the request was counted)
+        log.warning("the storage of the rate limit counts and cannot be read: %s", error)
+        if limit.breached:
+            response.headers.set("Retry-After", limit.limit.get_expiry())  # no more than that
+        return response
+    response.headers.add("X-RateLimit-Limit", limit.limit.amount)
+    response.headers.add("X-RateLimit-Remaining", remaining)
+    response.headers.add("X-RateLimit-Reset", reset_at)
+    if limit.breached:
+        response.headers.set("Retry-After", max(1, int(reset_at - time.time())))
     return response
+
+
+def _leave_the_loop(limiter: Limiter) -> None:
+    """Have a shared storage asked by threads, so that a request waits for its own count and for no other's."""
+    pool = ThreadPoolExecutor(STORAGE_THREADS, thread_name_prefix="counting")
+    for name in ("incr", "get", "get_expiry", "check"):
+        setattr(limiter.storage, name, _by_thread(limiter, name, pool))
+
+
+def _by_thread(limiter: Limiter, name: str, pool: ThreadPoolExecutor) -> Callable[..., Any]:
+    storage = limiter.storage
+    ask = getattr(storage, name)
+
+    def call(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (whatever the storage takes and returns)
+        try:
+            return in_thread(functools.partial(ask, *args, **kwargs), pool=pool)
+        except Exception:
+            in_use = limiter.limiter.storage
+            if in_use is storage:
+                raise
+            # Flask-Limiter turned to memory when the first of several that waited failed; from the others it takes
+            # no failure any more.
+            return getattr(in_use, name)(*args, **kwargs)
+
+    return call
 
 
 def _digest(key: str) -> bytes:

@@ -72,6 +72,7 @@ def register_problem_handlers(app: flask.Flask) -> None:
             HTTPStatus.NOT_FOUND: "There is nothing at this path; /docs shows the paths that there are.",
             HTTPStatus.METHOD_NOT_ALLOWED: f"This path takes {headers.get('Allow')}; /docs says what for.",
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE: too_large(app.config["MAX_CONTENT_LENGTH"]),
+            HTTPStatus.TOO_MANY_REQUESTS: f"The limit is {error.description}; wait as long as Retry-After says.",
         }.get(status)
         return _problem(ProblemError(status, detail or error.description or status.description, headers=headers))
 
