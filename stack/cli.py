@@ -14,6 +14,7 @@ import requests
 from rich.console import Console
 
 from sql import query
+from sql.coin_ids import can_be_coin_id
 from stack.addresses import HIGHEST_PORT, Ports, chosen_port, free_port
 from stack.demo import run_demo
 from stack.errors import StackError
@@ -108,9 +109,14 @@ def status(home: Path | None) -> None:
 @coins.command()
 @home_option
 @click.option("--state", type=click.Choice(["failed", "unknown"]), default="failed", help="Which lookups.")
+@click.option("--all", "all_of_them", is_flag=True, help="All of them, where no ID is given.")
 @click.argument("coin_ids", metavar="[ID ...]", nargs=-1)
-def requeue(home: Path | None, state: str, coin_ids: tuple[str, ...]) -> None:
-    """Bring dead letters back: look ids up again that failed, or that were unknown; all of them without an ID."""
+def requeue(home: Path | None, state: str, all_of_them: bool, coin_ids: tuple[str, ...]) -> None:
+    """Bring dead letters back: look ids up again that failed, or that were unknown."""
+    if bool(coin_ids) == all_of_them:
+        raise StackError("Nothing was done: give either ids or --all")
+    if wrong := [coin_id for coin_id in coin_ids if not can_be_coin_id(coin_id)]:
+        raise StackError(f"Nothing was done: no coin can have the id {', '.join(map(repr, wrong))}")
     database_url = home_at(home).read_state()["database_url"]
     try:
         with psycopg.connect(database_url, connect_timeout=3) as connection:
@@ -121,8 +127,8 @@ def requeue(home: Path | None, state: str, coin_ids: tuple[str, ...]) -> None:
     for coin_id in requeued:
         click.echo(coin_id)
     click.echo(f"{len(requeued)} requeued", err=True)
-    for coin_id in sorted(set(coin_ids) - set(requeued)):
-        click.echo(f"{coin_id} is not {state}", err=True)
+    if missed := sorted(set(coin_ids) - set(requeued)):
+        raise StackError(f"These did not end as {state}: {', '.join(missed)}")
 
 
 def _listed_coin_ids() -> list[str]:

@@ -22,7 +22,7 @@ OWNERS = {
     "marts": {"coin_pipeline/defs", "stack/demo.py"},
     "operations": {"coin_pipeline/defs", "stack"},
     "receiver": {"receiver"},
-    "sensor": {"coin_pipeline/defs/enrichment/sensors.py"},
+    "sensor": {"coin_pipeline/defs/enrichment"},
 }
 
 

@@ -64,14 +64,47 @@ def dead_letters(connection: psycopg.Connection) -> None:
 @pytest.mark.usefixtures("dead_letters")
 def test_the_requeue_job_brings_dead_letters_back(connection: psycopg.Connection, resources: dict[str, object]) -> None:
     job = defs.resolve_job_def("requeue")
-    assert job.execute_in_process(
-        run_config={"ops": {"requeue_lookups": {"config": {"coin_ids": ["a", "typo"]}}}}, resources=resources
-    ).success
-    assert outcomes(connection) == {"a": [None], "b": ["failed"], "typo": ["unknown"]}
-    assert job.execute_in_process(
-        run_config={"ops": {"requeue_lookups": {"config": {"state": "unknown"}}}}, resources=resources
-    ).success
+
+    def requeue(**config: object) -> str:
+        """Run the job, and return why it failed."""
+        run_config = {"ops": {"requeue_lookups": {"config": config}}}
+        result = job.execute_in_process(run_config=run_config, resources=resources, raise_on_error=False)
+        failures = [event.step_failure_data.user_failure_data for event in result.get_step_failure_events()]
+        return str(failures[0].description) if failures and failures[0] else ""
+
+    before = {"a": ["failed"], "b": ["failed"], "typo": ["unknown"]}
+    for nothing in ({}, {"coin_ids": ["a"], "all_of_them": True}, {"coin_ids": ["a", ""]}, {"coin_ids": ["a", "b\0"]}):
+        assert "Nothing was done" in requeue(**nothing)
+        assert outcomes(connection) == before
+    assert "'typo' did not end as failed" in requeue(coin_ids=["a", "typo"])
+    assert outcomes(connection) == {**before, "a": [None]}
+    assert requeue(state="unknown", all_of_them=True) == ""
     assert outcomes(connection) == {"a": [None], "b": ["failed"], "typo": [None]}
+
+
+def test_the_refresh_job_ages_what_it_is_told_to_and_names_what_it_cannot(
+    connection: psycopg.Connection, resources: dict[str, object]
+) -> None:
+    connection.execute(
+        "INSERT INTO coin_lookups (coin_id, state, looked_up_at) VALUES ('a', 'found', now()), ('b', 'found', now())"
+    )
+    job = defs.resolve_job_def("refresh")
+
+    def refresh(**config: object) -> bool:
+        run_config = {"ops": {"age_answers": {"config": config}}}
+        return job.execute_in_process(run_config=run_config, resources=resources, raise_on_error=False).success
+
+    def aged() -> list[tuple[str, ...]]:
+        return connection.execute(
+            "SELECT coin_id FROM coin_lookups WHERE looked_up_at = to_timestamp(0) ORDER BY coin_id"
+        ).fetchall()
+
+    assert not refresh()
+    assert aged() == []
+    assert not refresh(coin_ids=["a", "nobody"])
+    assert aged() == [("a",)]
+    assert refresh(all_of_them=True)
+    assert aged() == [("a",), ("b",)]
 
 
 @pytest.mark.usefixtures("dead_letters")
@@ -87,12 +120,19 @@ def test_coins_requeue_brings_dead_letters_back_and_names_them(
     with home.claim():
         home.write_state({"database_url": database_url})
         done = coins_requeue("b", "typo")
-        assert (done.returncode, done.stdout) == (0, "b\n")
-        assert done.stderr.splitlines() == ["1 requeued", "typo is not failed"]
-        assert outcomes(connection) == {"a": ["failed"], "b": [None], "typo": ["unknown"]}
-        assert coins_requeue().stdout == "a\n"
-        assert coins_requeue("--state", "unknown").stdout == "typo\n"
+        assert (done.returncode, done.stdout) == (1, "b\n")
+        assert done.stderr.splitlines() == ["1 requeued", "Error: These did not end as failed: typo"]
+        before = {"a": ["failed"], "b": [None], "typo": ["unknown"]}
+        assert outcomes(connection) == before
+        for nothing in ([], ["--all", "a"], ["a", ""], ["a", " b"]):
+            refused = coins_requeue(*nothing)
+            assert (refused.returncode, refused.stdout) == (1, "")
+            assert "Nothing was done" in refused.stderr
+            assert outcomes(connection) == before
+        done = coins_requeue("--all")
+        assert (done.returncode, done.stdout) == (0, "a\n")
+        assert coins_requeue("--state", "unknown", "--all").stdout == "typo\n"
         assert outcomes(connection) == {"a": [None], "b": [None], "typo": [None]}
-    stopped = coins_requeue()
+    stopped = coins_requeue("--all")
     assert stopped.returncode == 1
     assert len(stopped.stderr.splitlines()) == 1

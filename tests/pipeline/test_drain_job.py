@@ -10,6 +10,8 @@ import pytest
 from pydantic import HttpUrl
 
 from coin_pipeline.definitions import defs
+from coin_pipeline.defs.enrichment.jobs import COINS_TAG, LOOKUP_RUN_TAG
+from coin_pipeline.defs.enrichment.sensors import claim_lookup_run
 from coin_pipeline.resources import Database
 from coin_pipeline.settings import PipelineSettings
 from stack.standin.market import exchanges_of
@@ -29,7 +31,7 @@ def standin(start_standin: Callable[[StandIn], RunningStandIn]) -> RunningStandI
 @pytest.fixture
 def drain(
     connection: psycopg.Connection, database_url: str, standin: RunningStandIn
-) -> Callable[[], dg.ExecuteInProcessResult]:
+) -> Callable[..., dg.ExecuteInProcessResult]:
     """Run the job against a stand-in."""
     settings = PipelineSettings(
         database_url=database_url,
@@ -39,7 +41,9 @@ def drain(
         coins_refresh_after_days=0,
     )
     resources = {"settings": settings, "database": Database(url=database_url)}
-    return lambda: defs.resolve_job_def("drain").execute_in_process(resources=resources, raise_on_error=False)
+    return lambda tags=None: defs.resolve_job_def("drain").execute_in_process(
+        resources=resources, raise_on_error=False, tags=tags
+    )
 
 
 def number_of(result: dg.ExecuteInProcessResult, asset: str, name: str) -> Any:  # noqa: ANN401 (metadata holds anything)
@@ -135,11 +139,11 @@ def fail_once(connection: psycopg.Connection) -> Iterator[None]:
 
 @pytest.mark.usefixtures("fail_once")
 def test_a_retry_takes_no_slot_that_another_run_has_by_then(
-    drain: Callable[[], dg.ExecuteInProcessResult], connection: psycopg.Connection
+    drain: Callable[..., dg.ExecuteInProcessResult], connection: psycopg.Connection
 ) -> None:
     stage(connection, "bitcoin")
     connection.execute("INSERT INTO lookup_runs (id, slot_until) VALUES ('other', now() + interval '1 minute')")
-    result = drain()
+    result = drain(tags={LOOKUP_RUN_TAG: "had one before"})
     assert [event.step_key for event in result.all_events if event.is_step_up_for_retry] == ["look_up_coins"]
     assert "Another run looks coins up" in str(result.failure_data_for_node("look_up_coins"))
     assert connection.execute("SELECT id FROM lookup_runs WHERE slot_until > now()").fetchall() == [("other",)]
@@ -179,3 +183,20 @@ def test_whoever_retries_waits_for_less_than_five_seconds_and_lets_a_run_end_tha
         except KeyboardInterrupt:
             with pytest.raises(KeyboardInterrupt):
                 policy.calculate_delay(1)
+
+
+def test_a_run_that_is_started_by_hand_takes_a_slot_or_says_who_has_it(
+    drain: Callable[[], dg.ExecuteInProcessResult], connection: psycopg.Connection
+) -> None:
+    stage(connection, "bitcoin")
+    assert claim_lookup_run(connection, slots=1)
+    result = drain()
+    assert not result.success
+    assert "looks coins up already" in str(result.failure_data_for_node("look_up_coins"))
+    assert connection.execute("SELECT outcome FROM staged_coins").fetchall() == [(None,)]
+    connection.execute("UPDATE lookup_runs SET slot_until = now()")
+    result = drain()
+    assert result.success
+    assert result.dagster_run.tags[COINS_TAG] == "1 found"
+    held = connection.execute("SELECT id FROM lookup_runs WHERE id = %s", (result.run_id,)).fetchall()
+    assert held == [(result.run_id,)]

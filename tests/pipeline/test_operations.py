@@ -15,12 +15,14 @@ from pydantic import SecretStr
 
 from coin_pipeline.alerts import send_alert
 from coin_pipeline.coingecko.budget import Account, set_limits
+from coin_pipeline.definitions import defs
 from coin_pipeline.defs.enrichment.assets import alert_of_dead_letters
 from coin_pipeline.defs.operations.alerts import CreditUsed, alert_of, credit_alert, run_failure_alert
 from coin_pipeline.defs.operations.jobs import prune
 from coin_pipeline.resources import Database
 from coin_pipeline.settings import PipelineSettings
-from tests.conftest import stage
+from stack.postgres import EmbeddedPostgres
+from tests.conftest import create_database, stage
 
 
 @pytest.fixture
@@ -111,6 +113,38 @@ def test_old_finished_runs_go_and_all_they_left_with_them(
         assert instance.all_logs(first.run_id) == []
         assert list(tmp_path.rglob(first.run_id)) == []
         assert instance.get_run_by_id(second.run_id) is not None
+
+
+def test_no_table_of_dagsters_database_grows_for_ever_and_each_check_keeps_its_last_result(
+    postgres: EmbeddedPostgres, resources: dict[str, object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = create_database(postgres, "retention_dagster")
+    (tmp_path / "dagster.yaml").write_text(f"storage: {{postgres: {{postgres_url: {json.dumps(url)}}}}}")
+    monkeypatch.setattr("coin_pipeline.defs.operations.jobs.timedelta", lambda **_: timedelta(seconds=0))
+
+    def rows() -> dict[str, int]:
+        with psycopg.connect(url) as dagster:
+            tables = dagster.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+            return {
+                name: dagster.execute(f"SELECT count(*) FROM {name}".encode()).fetchall()[0][0] for (name,) in tables
+            }
+
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+
+        def look_and_prune(*, looks: int) -> None:
+            for _ in range(looks):
+                assert defs.resolve_job_def("health").execute_in_process(instance=instance, resources=resources).success
+            assert prune.execute_in_process(instance=instance, resources=resources).success
+
+        look_and_prune(looks=1)
+        before = rows()
+        look_and_prune(looks=2)
+        assert rows() == before
+        assert before["asset_check_executions"] == 6
+        keys = list(defs.resolve_asset_graph().asset_check_keys)
+        latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+        assert {record.status.value for record in latest.values()} == {"SUCCEEDED"}
+        assert latest.keys() == set(keys)
 
 
 def test_one_cause_is_alerted_once_in_ten_minutes(connection: psycopg.Connection, webhook: Webhook) -> None:

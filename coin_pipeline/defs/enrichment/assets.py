@@ -10,7 +10,7 @@ from coin_pipeline.alerts import send_alert
 from coin_pipeline.catalog import Catalog
 from coin_pipeline.coingecko.budget import RateBudget
 from coin_pipeline.coingecko.errors import CoinGeckoUnavailableError, RefusedError
-from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
+from coin_pipeline.defs.enrichment.jobs import COINS_TAG, LOOKUP_RUN_TAG
 from coin_pipeline.defs.marts.assets import MARTS
 from coin_pipeline.defs.relations import relation
 from coin_pipeline.defs.retries import RetryUnlessInterrupted
@@ -92,6 +92,7 @@ def look_up_coins(
     if report.listed is not None:
         yield show_catalog(database)
     context.log.info(summary_of(report))
+    context.instance.add_run_tags(context.run.run_id, {COINS_TAG: result_of(report)})
     alert_of_dead_letters(database, settings, failed=report.lookups[Ending.FAILED], log=context.log)
     measured, latest, dead_letters, newest = database.read_together(
         query("assets/measure_pending"),
@@ -160,6 +161,8 @@ def drain_lookups(context: dg.AssetExecutionContext, database: Database, setting
         queue = LookupQueue(pool, run=run)
         if context.retry_number:
             check_retry(database, queue, slots=settings.lookup_runs)
+        elif LOOKUP_RUN_TAG not in context.run.tags:
+            take_slot(context, database, queue, slots=settings.lookup_runs)
         drain = Drain(
             queue=queue,
             catalog=Catalog(pool),
@@ -191,6 +194,23 @@ def check_retry(database: Database, queue: LookupQueue, *, slots: int) -> None:
         raise dg.Failure("Another run looks coins up by now.", allow_retries=False)
 
 
+def take_slot(context: dg.AssetExecutionContext, database: Database, queue: LookupQueue, *, slots: int) -> None:
+    """Claim a slot for a run that was started by hand: the sensor has taken none for it.
+
+    Raises:
+        dg.Failure: there is none; it names the runs that have them.
+    """
+    if queue.claim_slot(slots=slots):
+        return
+    held = {run for (run,) in database.read(query("sensor/list_lookup_runs")).rows}
+    under_way = context.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+    holders = [run.run_id for run in under_way if held & {run.run_id, run.tags.get(LOOKUP_RUN_TAG)}]
+    raise dg.Failure(
+        f"Nothing was done: the run {' and '.join(holders) or 'that is about to start'} looks coins up already",
+        allow_retries=False,
+    )
+
+
 def alert_of_dead_letters(database: Database, settings: PipelineSettings, *, failed: int, log: logging.Logger) -> None:
     """Tell the webhook, if this drain has given up on any coin."""
     webhook = settings.alert_webhook_url
@@ -203,6 +223,12 @@ def alert_of_dead_letters(database: Database, settings: PipelineSettings, *, fai
                 text=f"{failed} coins could not be looked up; coins requeue brings them back.",
                 log=log,
             )
+
+
+def result_of(report: DrainReport) -> str:
+    """Say in a few words what became of the coins."""
+    endings = [f"{count} {ending.value.replace('_', ' ')}" for ending in Ending if (count := report.lookups[ending])]
+    return ", ".join(endings) or f"{report.resolved_without_call} known already"
 
 
 def summary_of(report: DrainReport) -> str:

@@ -1,5 +1,6 @@
 """Jobs over the queue of lookups."""
 
+from collections.abc import Collection, Iterable
 from enum import Enum
 
 import dagster as dg
@@ -9,8 +10,11 @@ from coin_pipeline import lookup_queue
 from coin_pipeline.resources import Database
 from coin_pipeline.settings import PipelineSettings
 from sql import query
+from sql.coin_ids import can_be_coin_id
 
-LOOKUP_RUN_TAG = "coin_pipeline/lookup_run"  # the slot that the sensor took for the run
+# The slot that the sensor took for the run; the prefix hides it in the UI, where it would tell nobody anything.
+LOOKUP_RUN_TAG = ".dagster/lookup_run"
+COINS_TAG = "coins"  # for the list of runs: how many there were when it began, then what became of them
 
 drain = dg.define_asset_job(
     "drain",
@@ -26,11 +30,38 @@ class EndedState(Enum):
     unknown = "unknown"
 
 
-class RequeueConfig(dg.Config):
+class CoinsConfig(dg.Config):
+    """Which coins a job is for: some by name, or all in words, and never all by leaving something out."""
+
+    coin_ids: list[str] = Field([], description="These.")
+    all_of_them: bool = Field(default=False, description="All that there are, where no coin_ids are given.")
+
+    def chosen(self) -> list[str] | None:
+        """Return the ids that were given; None for all.
+
+        Raises:
+            dagster.Failure: neither some nor all were asked for, or both, or an id cannot be one.
+        """
+        if bool(self.coin_ids) == self.all_of_them:
+            raise dg.Failure("Nothing was done: give either coin_ids or all_of_them", allow_retries=False)
+        if wrong := [coin_id for coin_id in self.coin_ids if not can_be_coin_id(coin_id)]:
+            raise dg.Failure(f"Nothing was done: no coin can have the id {_listed(wrong)}", allow_retries=False)
+        return self.coin_ids or None
+
+    def fail_without(self, done: Collection[str], *, because: str) -> None:
+        """Fail the run, by name, for the ids that were given and that nothing could be done for."""
+        if missed := sorted(set(self.coin_ids) - set(done)):
+            raise dg.Failure(f"{len(done)} done, but {_listed(missed)} {because}", allow_retries=False)
+
+
+def _listed(coin_ids: Iterable[str]) -> str:
+    return ", ".join(map(repr, coin_ids))
+
+
+class RequeueConfig(CoinsConfig):
     """Which lookups to bring back."""
 
     state: EndedState = Field(EndedState.failed, description="How they ended.")
-    coin_ids: list[str] = Field([], description="Only these of them; empty for all.")
 
 
 @dg.op
@@ -38,9 +69,11 @@ def requeue_lookups(
     context: dg.OpExecutionContext, config: RequeueConfig, database: dg.ResourceParam[Database]
 ) -> None:
     """Make lookups pending again, and the staged rows that they had given an outcome."""
+    chosen = config.chosen()
     with database.connect() as connection:
-        requeued = lookup_queue.requeue(connection, state=config.state.value, coin_ids=config.coin_ids or None)
+        requeued = lookup_queue.requeue(connection, state=config.state.value, coin_ids=chosen)
     context.log.info("Requeued %d: %s", len(requeued), ", ".join(requeued))
+    config.fail_without(requeued, because=f"did not end as {config.state.value}")
 
 
 @dg.job(description="Brings dead letters back: coins whose lookup failed, or ended as unknown, are looked up again.")
@@ -49,25 +82,21 @@ def requeue() -> None:
     requeue_lookups()
 
 
-class RefreshConfig(dg.Config):
-    """Which coins to look up again."""
-
-    coin_ids: list[str] = Field([], description="Only these coins; empty for all.")
-
-
 @dg.op
 def age_answers(
     context: dg.OpExecutionContext,
-    config: RefreshConfig,
+    config: CoinsConfig,
     database: dg.ResourceParam[Database],
     settings: dg.ResourceParam[PipelineSettings],
 ) -> None:
     """Make answers look old, so that drains refresh them when nothing new is due."""
     if settings.refresh_after is None:
         raise dg.Failure("Refreshing is switched off: COINS_REFRESH_AFTER_DAYS is 0", allow_retries=False)
+    chosen = config.chosen()
     with database.connect() as connection:
-        aged = connection.execute(query("lookups/age_answers"), {"coin_ids": config.coin_ids or None}).rowcount
-    context.log.info("%d coins will be looked up again when nothing new is due.", aged)
+        aged = [row[0] for row in connection.execute(query("lookups/age_answers"), {"coin_ids": chosen})]
+    context.log.info("%d coins will be looked up again when nothing new is due.", len(aged))
+    config.fail_without(aged, because="is no coin that was found")
 
 
 @dg.job(description="Has known coins looked up again, whatever their age, by drains that have nothing new to do.")

@@ -10,7 +10,7 @@ from psycopg import Connection
 from psycopg.rows import class_row
 
 from coin_pipeline.coingecko.budget import set_limits
-from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG, drain
+from coin_pipeline.defs.enrichment.jobs import COINS_TAG, LOOKUP_RUN_TAG, drain
 from coin_pipeline.lookup_queue import claim_slot
 from coin_pipeline.resources import Database, SensorConnection
 from coin_pipeline.settings import PipelineSettings
@@ -57,8 +57,8 @@ def reason_to_wait(sensed: SensedWork, *, slots: int) -> str | None:
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=1,
     description=(
-        "Starts a drain when a staged coin is due for a lookup, a slot is free and nothing is paused. Each tick "
-        "waits for that for up to 6 s, so that a POST need not wait for the next tick."
+        "A long-poll that starts a drain when a staged coin is due for a lookup, a slot is free and nothing is paused. "
+        "Each tick waits for that for up to 6 s, so that a POST need not wait for the next tick."
     ),
 )
 def staged_coins_sensor(
@@ -76,7 +76,9 @@ def staged_coins_sensor(
             if waiting_because is None:
                 run = claim_lookup_run(connection, slots=slots)
                 if run is not None:
-                    return dg.RunRequest(tags={LOOKUP_RUN_TAG: run})
+                    pending = count_pending(connection)
+                    reason = f"{pending} pending" if pending else "retries and refreshes"
+                    return dg.RunRequest(tags={LOOKUP_RUN_TAG: run, COINS_TAG: reason})
                 waiting_because = "Another sensor took the last slot."
             if time.monotonic() > give_up_at:
                 return dg.SkipReason(f"{waiting_because} {count_pending(connection)} ids are pending.")

@@ -3,6 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+import sqlalchemy as sa
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 
 from coin_pipeline.resources import Database
 from coin_pipeline.settings import PipelineSettings
@@ -43,8 +46,25 @@ def prune_runs(context: dg.OpExecutionContext, settings: dg.ResourceParam[Pipeli
             context.instance.delete_run(run_id)
             context.instance.compute_log_manager.delete_logs(prefix=[run_id])
         deleted += len(run_ids)
+    prune_check_results(context.instance)
     context.log.info("Deleted %d runs that ended over %d days ago.", deleted, retention.days)
     context.add_output_metadata({"runs": deleted})
+
+
+def prune_check_results(instance: dg.DagsterInstance) -> None:
+    """Delete what checks found in runs that are gone, which `delete_run` leaves; the newest of each check stays."""
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqlEventLogStorage):
+        return
+    runs = instance.run_storage
+    with storage.index_connection() as connection:
+        results = AssetCheckExecutionsTable.c
+        newest = sa.select(sa.func.max(results.id)).group_by(results.asset_key, results.check_name)
+        old = sa.select(results.run_id).where(results.id.not_in(newest)).distinct()
+        gone = [run_id for (run_id,) in connection.execute(old) if run_id and not runs.has_run(run_id)]
+        for start in range(0, len(gone), BATCH):
+            batch = results.run_id.in_(gone[start : start + BATCH])
+            connection.execute(sa.delete(AssetCheckExecutionsTable).where(batch, results.id.not_in(newest)))
 
 
 @dg.job(description="Deletes what is older than RETENTION_DAYS; pending ids, lookups and coins are never touched.")
