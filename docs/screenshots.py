@@ -73,17 +73,21 @@ def photograph_a_good_day(page: Page, ui_url: str) -> None:
     page.goto(f"{ui_url}/runs")
     page.get_by_text("Success").first.wait_for()
     page.get_by_text("Hide navigation").click()
-    page.goto(f"{ui_url}/assets/coins?view=checks")
-    page.get_by_text("Execute all").click()
-    page.get_by_text("Not Evaluated").wait_for(state="detached")
+    look_at_everything(page, ui_url)
+    page.get_by_text("post_to_row_median_seconds").wait_for()
+    save(page, "status", height=2000)
+    page.goto(f"{ui_url}/runs")
+    page.get_by_text("found").first.wait_for()
+    save(page, "runs", height=520)
+    page.set_viewport_size({"width": 1600, "height": 760})  # the graph is fitted into it when it opens
     page.goto(f"{ui_url}/asset-groups")
     page.get_by_text("marts").first.wait_for()
     page.keyboard.press("Alt+e")  # expand all groups
     page.get_by_text("exchanges_with_x").first.wait_for()
-    save(page, "lineage", height=520)
+    save(page, "lineage", height=760)
     page.goto(f"{ui_url}/assets/coins")
-    page.get_by_text("post_to_row_median_seconds").wait_for()
-    save(page, "coins", height=1500)
+    page.get_by_text("new_coins").wait_for()
+    save(page, "coins", height=1400)
     page.goto(f"{ui_url}/assets/coin_lookups")
     page.get_by_text("dead_letters").wait_for()
     save(page, "lookups", height=2400, below="Metadata", upper=1180)
@@ -99,18 +103,13 @@ def photograph_an_outage(page: Page, state: dict[str, Any]) -> None:
     try:
         post(state, WELL_KNOWN_COINS[:8])
         page.goto(f"{state['ui_url']}/runs")
-        page.get_by_text("Started").first.wait_for()
+        page.get_by_text("Failure").first.wait_for()
         page.get_by_role("link", name="View").first.click()
-        run_url = page.url
-        page.goto(f"{run_url}?logs=type:STEP_RESTARTED")
-        page.get_by_text("Started re-execution").wait_for()
-        page.goto(f"{run_url}?levels=warning")
-        page.get_by_text("timed out").first.wait_for()
-        save(page, "retry", height=1000, upper=585)
+        page.get_by_text("CoinGecko does not answer").first.wait_for()
+        save(page, "outage", height=1000)
         page.goto(f"{state['ui_url']}/assets/staged_coins")
-        page.get_by_text("Never observed").wait_for()
         page.get_by_role("button", name="Observe").click()
-        page.get_by_text("Never observed").wait_for(state="detached")
+        page.get_by_text("Launched run").wait_for()
         page.reload()  # the page does not fetch the first metadata of an asset by itself
         page.get_by_text("oldest_pending_seconds").wait_for()
         save(page, "pending", height=1500)
@@ -121,13 +120,21 @@ def photograph_an_outage(page: Page, state: dict[str, Any]) -> None:
 def photograph_a_failed_check(page: Page, state: dict[str, Any], connection: psycopg.Connection) -> None:
     """Save what a row that breaks a promise of its table looks like."""
     connection.execute("INSERT INTO coins (id, exchanges, complete) VALUES ('somebody-was-here', '{b,a}', true)")
-    post(state, WELL_KNOWN_COINS[8:10])
-    page.goto(f"{state['ui_url']}/runs")
-    page.get_by_text("Failure").first.wait_for()
-    page.goto(f"{state['ui_url']}/assets/coins?view=checks")
+    look_at_everything(page, state["ui_url"])
+    page.goto(f"{state['ui_url']}/assets/pipeline_status?view=checks")
     page.get_by_text("coins_are_well_formed").first.click()
     page.get_by_text("violations").first.wait_for()
     save(page, "failed-check", height=700)
+
+
+def look_at_everything(page: Page, ui_url: str) -> None:
+    """Have `pipeline_status` read and every check evaluated, as the schedule does, and open its page."""
+    page.goto(f"{ui_url}/assets/pipeline_status")
+    page.get_by_role("button", name="Materialize").click()
+    page.get_by_text("Launched run").wait_for()
+    page.goto(f"{ui_url}/runs")
+    page.get_by_text("In progress (0)").wait_for()
+    page.goto(f"{ui_url}/assets/pipeline_status")
 
 
 def post(state: dict[str, Any], coin_ids: list[str]) -> None:

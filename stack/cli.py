@@ -3,6 +3,7 @@
 import io
 import os
 import random
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -97,6 +98,14 @@ def psql(arguments: tuple[str, ...]) -> None:
     """Open psql on the running stack's challenge_db."""
     state = home_at(None).read_state()
     os.execv(state["psql"], [state["psql"], state["database_url"], *arguments])
+
+
+@coins.command()
+@home_option
+def env(home: Path | None) -> None:
+    """Print exports that let dg, dagster and psql talk to the running home: eval "$(coins env)"."""
+    for name, value in home_at(home).read_state()["environment"].items():
+        click.echo(f"export {name}={shlex.quote(value)}")
 
 
 @coins.command()

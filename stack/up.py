@@ -69,6 +69,7 @@ def run_stack(home: Home, *, ports: Ports, console: Console) -> None:
                         "psql": str(postgres.binaries / "psql"),
                         "receiver_url": receiver_url,
                         "ui_url": ui_url,
+                        "environment": _exports(home, ports=ports, postgres=postgres),
                         "processes": supervisor.processes(),
                     }
                 )
@@ -168,6 +169,20 @@ def _environment(home: Home, *, ports: Ports, url: Callable[[str], str]) -> dict
     # Settings are read in any case: another spelling would count as well.
     inherited = {name: value for name, value in os.environ.items() if name.upper() not in decided}
     return inherited | decided
+
+
+def _exports(home: Home, *, ports: Ports, postgres: EmbeddedPostgres) -> dict[str, str]:
+    """Return what other programs need to talk to this stack: neither a key nor the mark of its own processes."""
+    return {
+        "DATABASE_URL": postgres.url("challenge_db"),
+        "DAGSTER_DATABASE_URL": postgres.url("dagster"),
+        "DAGSTER_HOME": str(home.dagster_home),
+        "DAGSTER_CODE_SERVER_HOST": "127.0.0.1",
+        "DAGSTER_CODE_SERVER_PORT": str(ports.code_server),
+        "PGHOST": str(postgres.socket_directory),
+        "PGUSER": "postgres",
+        "PGDATABASE": "challenge_db",
+    }
 
 
 def _command_for(home: Home) -> str:

@@ -7,11 +7,13 @@ import re
 import signal
 import statistics
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import psutil
 import psycopg
@@ -19,9 +21,11 @@ import pytest
 import requests
 from rich.console import Console
 
+from stack.environment import MARKER
 from stack.home import Home
 from stack.spew import REPLY_LIMIT, spew, tasks_of
 from stack.standin.market import WELL_KNOWN_COINS, coin_ids, exchanges_of
+from tests.compose.project import PROJECT
 from tests.stack.conftest import COINS, RunningStack, await_until, processes_in, running_stack
 
 JSON_COINS = ["bitcoin", "ethereum", "gemini-dollar", "not-a-coin", "ethereum", "", "boringdao-[old]"]
@@ -56,6 +60,24 @@ def post_json(stack: RunningStack, *coin_ids: str) -> requests.Response:
 
 def nothing_is_pending(stack: RunningStack) -> bool:
     return stack.rows("SELECT pending FROM pipeline_status") == [(0,)]
+
+
+def test_coins_env_lets_other_programs_talk_to_the_stack(stack: RunningStack, tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    exports = subprocess.run(
+        [*COINS, "env", "--home", str(stack.home.path)], capture_output=True, text=True, check=True
+    ).stdout
+    assert "KEY" not in exports
+    assert MARKER not in exports
+    workspace = PROJECT / "stack" / "workspace.yaml"
+    for command, says in (
+        (f"{stack.state['psql']} -Atc 'SELECT current_database()'", "challenge_db"),
+        (f"{sys.executable} -m dagster job list --workspace {workspace}", "drain"),
+    ):
+        done = subprocess.run(
+            ["sh", "-c", f"{exports}\n{command}"], capture_output=True, text=True, check=False, env=environment
+        )
+        assert says in done.stdout, done.stderr
 
 
 def test_coins_posted_as_json_and_csv_come_out_of_both_views(stack: RunningStack) -> None:
