@@ -17,8 +17,10 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
     os.environ.clear()
     os.environ.update(environment)
-    from stack.cli import run  # noqa: PLC0415 (libraries read the environment when they are imported)
-
+    try:
+        from stack.cli import run  # noqa: PLC0415 (libraries read the environment when they are imported)
+    except ModuleNotFoundError as error:
+        sys.exit(f"Error: {error.name} is not installed, which coins needs: install coin-pipeline[all]")
     run()
 
 

@@ -32,7 +32,7 @@ def lines_of(pins: str) -> set[str]:
 )
 def test_every_direct_dependency_is_pinned_within_its_range(pins: str, wanted: list[str]) -> None:
     pinned = {normal(pin.name): next(iter(pin.specifier)).version for pin in map(Requirement, lines_of(pins))}
-    for requirement in map(Requirement, wanted):
+    for requirement in (each for each in map(Requirement, wanted) if each.name != METADATA["name"]):
         assert requirement.specifier.contains(pinned[normal(requirement.name)]), requirement
 
 
