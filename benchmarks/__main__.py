@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks import drain, operation, order, receiver, scale, spewing, views
+from benchmarks import drain, operation, order, receiver, runs, scale, spewing, views
 from benchmarks.machine import describe_machine, describe_versions
 from benchmarks.plots import plot_drains, plot_latency
 from benchmarks.report import (
@@ -64,7 +64,7 @@ def measure_all(size: Size) -> tuple[list[Section], list[drain.Drain]]:
     drains += drain.measure(drain.OTHERS[size])
     sections = [
         *(received, traffic, operated, drain.report(drains)),
-        *(each.measure(size) for each in (order, scale, views)),
+        *(each.measure(size) for each in (order, scale, runs, views)),
     ]
     return sections, drains
 

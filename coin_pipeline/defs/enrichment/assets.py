@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import dagster as dg
 
@@ -82,7 +83,7 @@ def look_up_coins(
     settings: dg.ResourceParam[PipelineSettings],
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Take up what the receiver has staged, and drain the queue of lookups."""
-    pending = show_pending(database)
+    pending = show_pending(context, database)
     try:
         report = drain_lookups(context, database, settings)
     except Exception:
@@ -90,7 +91,7 @@ def look_up_coins(
         raise
     yield pending
     if report.listed is not None:
-        yield show_catalog(database)
+        yield show_catalog(context, database)
     context.log.info(summary_of(report))
     context.instance.add_run_tags(context.run.run_id, {COINS_TAG: result_of(report)})
     alert_of_dead_letters(database, settings, failed=report.lookups[Ending.FAILED], log=context.log)
@@ -100,54 +101,55 @@ def look_up_coins(
         query("assets/preview_dead_letters"),
         query("assets/preview_coins"),
     )
-    yield dg.MaterializeResult(
-        asset_key="coin_lookups",
-        metadata={
-            **{ending.value: report.lookups[ending] for ending in Ending},
-            "calls": report.calls,
-            "rate_limited": report.rate_limited,
-            "skipped_tickers": report.skipped_tickers,
-            "resolved_without_call": report.resolved_without_call,
-            "seconds": round(report.seconds, 1),
-            "pending": measured.only["pending"],
-            **dead_letters.preview("dead_letters"),
-            **latest.preview("answered_last"),
-        },
+    counts = {
+        **{ending.value: report.lookups[ending] for ending in Ending},
+        "rate_limited": report.rate_limited,
+        "skipped_tickers": report.skipped_tickers,
+        "resolved_without_call": report.resolved_without_call,
+    }
+    yield materialized(
+        context,
+        "coin_lookups",
+        **{name: count for name, count in counts.items() if count},
+        calls=report.calls,
+        seconds=round(report.seconds, 1),
+        pending=measured.only["pending"],
+        **dead_letters.preview("dead_letters"),
+        **latest.preview("answered_last"),
     )
-    yield dg.MaterializeResult(
-        asset_key="coins",
-        metadata={
-            "new_coins": report.lookups[Ending.FOUND],
-            **newest.preview("newest"),
-        },
-    )
+    yield materialized(context, "coins", new_coins=report.lookups[Ending.FOUND], **newest.preview("newest"))
     for mart in MARTS:
         yield dg.MaterializeResult(asset_key=mart.key)
 
 
-def show_pending(database: Database) -> dg.MaterializeResult[None]:
+def show_pending(context: dg.AssetExecutionContext, database: Database) -> dg.MaterializeResult[None]:
     """Show which staged ids have no outcome now."""
     oldest, measured = database.read_together(query("assets/preview_pending_coins"), query("assets/measure_pending"))
-    return dg.MaterializeResult(
-        asset_key="pending_coins",
-        metadata={
-            "dagster/row_count": measured.only["pending"],
-            "oldest_pending_seconds": round(measured.only["oldest_pending_seconds"], 1),
-            **oldest.preview("oldest"),
-        },
+    seconds = round(measured.only["oldest_pending_seconds"], 1)
+    return materialized(
+        context,
+        "pending_coins",
+        **{"dagster/row_count": measured.only["pending"]},
+        oldest_pending_seconds=seconds,
+        **oldest.preview("oldest"),
     )
 
 
-def show_catalog(database: Database) -> dg.MaterializeResult[None]:
+def show_catalog(context: dg.AssetExecutionContext, database: Database) -> dg.MaterializeResult[None]:
     """Show the list that was received."""
     catalog, newest = database.read_together(query("assets/count_catalog"), query("assets/preview_catalog"))
-    return dg.MaterializeResult(
-        asset_key="coin_catalog",
-        metadata={
-            "dagster/row_count": catalog.only["coins"],
-            **newest.preview("newest"),
-        },
-    )
+    listed = catalog.only["coins"]
+    return materialized(context, "coin_catalog", **{"dagster/row_count": listed}, **newest.preview("newest"))
+
+
+def materialized(
+    context: dg.AssetExecutionContext,
+    key: str,
+    **metadata: Any,  # noqa: ANN401 (metadata holds anything)
+) -> dg.MaterializeResult[None]:
+    """Say that an asset was materialized; metadata in the result itself would be stored with its output once more."""
+    context.add_asset_metadata(metadata, asset_key=key)
+    return dg.MaterializeResult(asset_key=key)
 
 
 def drain_lookups(context: dg.AssetExecutionContext, database: Database, settings: PipelineSettings) -> DrainReport:

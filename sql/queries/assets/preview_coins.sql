@@ -1,5 +1,5 @@
 -- The five newest coins.
-SELECT task_run, id, cardinality(exchanges) AS exchanges, complete, enriched_at
+SELECT task_run, id, cardinality(exchanges) AS exchanges, enriched_at
 FROM coins
 ORDER BY task_run DESC
 LIMIT 5;

@@ -1,5 +1,5 @@
 -- The five lookups that CoinGecko answered last.
-SELECT coin_id, state, http_status, error, attempts, looked_up_at
+SELECT coin_id, state, http_status, looked_up_at
 FROM coin_lookups
 WHERE looked_up_at IS NOT NULL
 ORDER BY looked_up_at DESC

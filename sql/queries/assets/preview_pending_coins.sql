@@ -1,5 +1,5 @@
 -- The five ids that have waited longest, and what is known of their lookups.
-SELECT staged.coin_id, submission.received_at, lookup.attempts, lookup.next_attempt_at, lookup.error
+SELECT staged.coin_id, submission.received_at, lookup.attempts, lookup.error
 FROM staged_coins AS staged
 JOIN submissions AS submission ON submission.id = staged.submission_id
 LEFT JOIN coin_lookups AS lookup ON lookup.coin_id = staged.coin_id
