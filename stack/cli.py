@@ -1,6 +1,7 @@
 """The `coins` command."""
 
 import io
+import json
 import os
 import random
 import shlex
@@ -22,7 +23,7 @@ from stack.errors import StackError
 from stack.home import home_at
 from stack.spew import print_report, spew, tasks_of
 from stack.standin.__main__ import standin
-from stack.status import print_status
+from stack.status import print_status, read_status
 from stack.up import run_stack
 
 port_type = click.IntRange(1, HIGHEST_PORT)
@@ -110,9 +111,17 @@ def env(home: Path | None) -> None:
 
 @coins.command()
 @home_option
-def status(home: Path | None) -> None:
-    """Say what is pending, what is done, what waits for what, and which processes run."""
-    print_status(home_at(home).read_state(), console=Console())
+@click.option(
+    "--json", "as_json", is_flag=True, help="For programs: the row pipeline_status, the processes, the problems."
+)
+def status(home: Path | None, as_json: bool) -> None:
+    """Say what is pending and done, and which processes run; exit 1 when something is stuck."""
+    found = read_status(home_at(home).read_state())
+    if as_json:
+        click.echo(json.dumps(found, default=str))
+    else:
+        print_status(found, console=Console())
+    sys.exit(bool(found["problems"]))
 
 
 @coins.command()

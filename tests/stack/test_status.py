@@ -1,10 +1,10 @@
-"""`coins status`: what it says of the month's credit."""
+"""`coins status`: what it says of the month's credit, and of what stands still."""
 
 import psycopg
 import pytest
 from rich.console import Console
 
-from stack.status import print_status
+from stack.status import print_status, problems_of, read_status
 
 
 @pytest.mark.parametrize(
@@ -27,9 +27,27 @@ def test_what_is_left_of_the_credit_and_what_that_means(
         "INSERT INTO coin_lookups (coin_id, state, pages) SELECT n, 'found', 11 FROM generate_series(1, 200) n"
     )
     console = Console(record=True, width=200)
-    print_status(
-        {"database_url": database_url, "receiver_url": "http://here", "ui_url": "http://there", "processes": []},
-        console=console,
-    )
+    state = {"database_url": database_url, "receiver_url": "http://here", "ui_url": "http://there", "processes": []}
+    print_status(read_status(state), console=console)
     shown = console.export_text()
     assert [text for text in says if text not in shown] == []
+
+
+RUNNING = [{"name": "daemon", "state": "running"}]
+
+
+@pytest.mark.parametrize(
+    ("due_seconds", "calls", "is_paused", "problems"),
+    [(61.0, 0, False, 1), (59.0, 0, False, 0), (61.0, 1, False, 0), (61.0, 0, True, 0), (None, 0, False, 0)],
+)
+def test_ids_that_are_due_while_nothing_is_asked_and_nothing_paused_are_a_problem(
+    due_seconds: float | None, calls: int, *, is_paused: bool, problems: int
+) -> None:
+    progress = {"due_seconds": due_seconds, "is_paused": is_paused}
+    found = problems_of({"pending": 3, "calls_last_minute": calls}, progress, RUNNING)
+    assert [problem.partition(" are ")[0] for problem in found] == ["3 ids"] * problems
+
+
+def test_a_process_that_is_dead_is_a_problem() -> None:
+    pipeline, progress = {"pending": 0, "calls_last_minute": 0}, {"due_seconds": None, "is_paused": False}
+    assert problems_of(pipeline, progress, [{"name": "daemon", "state": "dead"}]) == ["daemon does not run"]

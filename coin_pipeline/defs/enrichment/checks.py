@@ -45,7 +45,7 @@ def outcomes_are_true(database: dg.ResourceParam[Database]) -> dg.AssetCheckResu
 )
 def nothing_is_stuck(database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
     """Check that something moves, if anything should."""
-    progress = database.read(query("checks/read_progress")).only
+    progress = database.read(query("operations/read_progress")).only
     known = {
         name: round(value, 1) if isinstance(value, float) else value
         for name, value in progress.items()
