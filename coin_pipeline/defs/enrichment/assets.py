@@ -222,7 +222,7 @@ def alert_of_dead_letters(database: Database, settings: PipelineSettings, *, fai
                 connection,
                 webhook_url=webhook.get_secret_value(),
                 cause="dead letters",
-                text=f"{failed} coins could not be looked up; coins requeue brings them back.",
+                text=f"{failed} coins could not be looked up; coins requeue --all brings them back.",
                 log=log,
             )
 
