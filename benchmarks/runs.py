@@ -15,7 +15,7 @@ from benchmarks.drain import serving_standin
 from benchmarks.report import Row, Section, Size, at_most, digits, note, run_alone
 from benchmarks.views import EXCHANGES, EXCHANGES_A_COIN, FILL
 from coin_pipeline.definitions import defs
-from coin_pipeline.lookups import DrainLimits
+from coin_pipeline.lookups.drain import DrainLimits
 from coin_pipeline.resources import Database
 from coin_pipeline.settings import PipelineSettings
 from sql import query

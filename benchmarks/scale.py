@@ -16,7 +16,7 @@ from benchmarks.receiver import PLANS, load_of
 from benchmarks.report import Limit, Row, Section, Size, at_least, digits, note, run_alone
 from benchmarks.servers import RECEIVER
 from coin_pipeline.defs.enrichment.sensors import sense_work
-from coin_pipeline.lookup_queue import LookupQueue, take_up_pending
+from coin_pipeline.lookups.queue import LookupQueue, take_up_pending
 
 STAGED_ROWS = {Size.FULL: 1_000_000, Size.QUICK: 200_000}
 ROUNDS = {Size.FULL: 3, Size.QUICK: 1}

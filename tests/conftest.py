@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql as psql
 
-from coin_pipeline.lookups import DrainLimits
+from coin_pipeline.lookups.drain import DrainLimits
 from sql import query
 from sql.migrate import migrate
 from stack.postgres import EmbeddedPostgres, prepare_postgres

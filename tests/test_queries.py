@@ -14,8 +14,8 @@ PROJECT = SQL_DIR.parent
 OWNERS = {
     "alerts": {"coin_pipeline/alerts.py"},
     "assets": {"coin_pipeline/defs", "coin_pipeline/resources.py"},
-    "budget": {"coin_pipeline/coingecko", "coin_pipeline/lookup_queue.py"},
-    "catalog": {"coin_pipeline/catalog.py"},
+    "budget": {"coin_pipeline/coingecko", "coin_pipeline/lookups/queue.py"},
+    "catalog": {"coin_pipeline/lookups/catalog.py"},
     "checks": {"coin_pipeline/defs"},
     "credit": {"coin_pipeline/coingecko"},
     "lookups": {"coin_pipeline", "stack/cli.py"},

@@ -14,12 +14,12 @@ from typing import Any
 import psycopg
 from psycopg_pool import ConnectionPool
 
-from coin_pipeline.catalog import Catalog
 from coin_pipeline.coingecko.budget import Account, RateBudget
 from coin_pipeline.coingecko.client import CoinGeckoClient, Timeouts, key_header_of
 from coin_pipeline.coingecko.errors import RefusedError
-from coin_pipeline.lookup_queue import LookupQueue
-from coin_pipeline.lookups import Drain, DrainLimits, DrainReport
+from coin_pipeline.lookups.catalog import Catalog
+from coin_pipeline.lookups.drain import Drain, DrainLimits, DrainReport
+from coin_pipeline.lookups.queue import LookupQueue
 
 IMPATIENT = Timeouts(connect=0.3, read=0.5, answer=1.0)  # where an answer is meant to be too slow
 LOG = logging.getLogger("engine")

@@ -11,7 +11,7 @@ from psycopg_pool import ConnectionPool
 
 from coin_pipeline.coingecko.budget import RateBudget
 from coin_pipeline.coingecko.errors import CoinGeckoUnavailableError, RefusedError
-from coin_pipeline.settling import MAX_ATTEMPTS, Ending, backoff_after
+from coin_pipeline.lookups.settling import MAX_ATTEMPTS, Ending, backoff_after
 from stack.standin.market import EXCHANGES, exchanges_of
 from stack.standin.server import StandIn
 from tests.conftest import RunningStandIn, stage

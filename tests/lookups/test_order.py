@@ -12,7 +12,7 @@ from psycopg_pool import ConnectionPool
 
 from coin_pipeline.coingecko.budget import Account, Purpose, RateBudget
 from coin_pipeline.coingecko.errors import RefusedError
-from coin_pipeline.lookup_queue import LookupQueue, requeue, take_up_pending
+from coin_pipeline.lookups.queue import LookupQueue, requeue, take_up_pending
 from sql import query
 from stack.standin.server import StandIn
 from tests.conftest import RunningStandIn, stage

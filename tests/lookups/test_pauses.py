@@ -14,7 +14,7 @@ from psycopg_pool import ConnectionPool
 from coin_pipeline.coingecko.budget import Account, Call, RateBudget
 from coin_pipeline.coingecko.errors import BadAnswerError, Cause, RefusedError, UnreachableError
 from coin_pipeline.defs.enrichment.sensors import claim_lookup_run, sense_work
-from coin_pipeline.lookup_queue import LookupQueue, take_up_pending
+from coin_pipeline.lookups.queue import LookupQueue, take_up_pending
 from sql import query
 from stack.standin.market import coin_ids
 from stack.standin.server import StandIn

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg_pool import ConnectionPool
 
-from coin_pipeline.lookup_queue import LookupQueue, claim_slot, requeue, take_up_pending
+from coin_pipeline.lookups.queue import LookupQueue, claim_slot, requeue, take_up_pending
 from stack.standin.server import StandIn
 from tests.conftest import RunningStandIn, stage
 from tests.lookups.conftest import last_task_run, lookup_of, outcomes

@@ -13,7 +13,7 @@ from psycopg_pool import ConnectionPool
 from coin_pipeline.coingecko.budget import Account, RateBudget
 from coin_pipeline.coingecko.refresh_plan import MeasuredCredit, refreshes_of_today, reserve_for_new_ids
 from coin_pipeline.defs.enrichment.sensors import sense_work
-from coin_pipeline.lookup_queue import LookupQueue
+from coin_pipeline.lookups.queue import LookupQueue
 from tests.conftest import stage
 
 CREDIT = 10_000

@@ -9,7 +9,7 @@ from psycopg_pool import ConnectionPool
 
 from benchmarks.scale import MOST_RATIO, NEGLIGIBLE, WEEK, fill_history, milliseconds, timings
 from coin_pipeline.defs.enrichment.sensors import sense_work
-from coin_pipeline.lookup_queue import LookupQueue, take_up_pending
+from coin_pipeline.lookups.queue import LookupQueue, take_up_pending
 from sql import query
 from tests.conftest import stage
 

@@ -12,8 +12,8 @@ import pytest
 from psycopg_pool import ConnectionPool
 
 from coin_pipeline.coingecko.errors import CoinGeckoUnavailableError, RefusedError
-from coin_pipeline.lookup_queue import LookupQueue, take_up_pending
-from coin_pipeline.settling import MAX_ATTEMPTS, Ending
+from coin_pipeline.lookups.queue import LookupQueue, take_up_pending
+from coin_pipeline.lookups.settling import MAX_ATTEMPTS, Ending
 from sql import query
 from stack.standin.market import coin_ids
 from stack.standin.server import API_ROOT

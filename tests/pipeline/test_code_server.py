@@ -8,7 +8,7 @@ from psycopg_pool import ConnectionPool
 
 from coin_pipeline.code_server.leftover_runs import REPOSITORY, fail_leftover_runs
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
-from coin_pipeline.lookup_queue import LookupQueue, take_up_pending
+from coin_pipeline.lookups.queue import LookupQueue, take_up_pending
 from tests.conftest import stage
 
 

@@ -14,7 +14,7 @@ from coin_pipeline import resources
 from coin_pipeline.defs.enrichment import sensors
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
 from coin_pipeline.defs.enrichment.sensors import SensedWork, reason_to_wait, sense_work, staged_coins_sensor
-from coin_pipeline.lookup_queue import LookupQueue, take_up_pending
+from coin_pipeline.lookups.queue import LookupQueue, take_up_pending
 from coin_pipeline.resources import Database, SensorConnection
 from coin_pipeline.settings import PipelineSettings
 from sql import query

@@ -8,18 +8,18 @@ from typing import Any
 import dagster as dg
 
 from coin_pipeline.alerts import send_alert
-from coin_pipeline.catalog import Catalog
 from coin_pipeline.coingecko.budget import RateBudget
 from coin_pipeline.coingecko.errors import CoinGeckoUnavailableError, RefusedError
 from coin_pipeline.defs.enrichment.jobs import COINS_TAG, LOOKUP_RUN_TAG
 from coin_pipeline.defs.marts.assets import MARTS
 from coin_pipeline.defs.relations import relation
 from coin_pipeline.defs.retries import RetryUnlessInterrupted
-from coin_pipeline.lookup_queue import LookupQueue
-from coin_pipeline.lookups import Drain, DrainLimits, DrainReport
+from coin_pipeline.lookups.catalog import Catalog
+from coin_pipeline.lookups.drain import Drain, DrainLimits, DrainReport
+from coin_pipeline.lookups.queue import LookupQueue
+from coin_pipeline.lookups.settling import Ending
 from coin_pipeline.resources import Database, create_client
 from coin_pipeline.settings import PipelineSettings
-from coin_pipeline.settling import Ending
 from sql import query
 
 # For a moment's outage of the database. At most 4 s: nothing can interrupt Dagster's wait. An outage of CoinGecko is a

@@ -6,7 +6,7 @@ from enum import Enum
 import dagster as dg
 from pydantic import Field
 
-from coin_pipeline import lookup_queue
+from coin_pipeline.lookups import queue
 from coin_pipeline.resources import Database
 from coin_pipeline.settings import PipelineSettings
 from sql import query
@@ -71,7 +71,7 @@ def requeue_lookups(
     """Make lookups pending again, and the staged rows that they had given an outcome."""
     chosen = config.chosen()
     with database.connect() as connection:
-        requeued = lookup_queue.requeue(connection, state=config.state.value, coin_ids=chosen)
+        requeued = queue.requeue(connection, state=config.state.value, coin_ids=chosen)
     context.log.info("Requeued %d: %s", len(requeued), ", ".join(requeued))
     config.fail_without(requeued, because=f"did not end as {config.state.value}")
 

@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 
 from coin_pipeline.coingecko.budget import set_limits
 from coin_pipeline.defs.enrichment.jobs import COINS_TAG, LOOKUP_RUN_TAG, drain
-from coin_pipeline.lookup_queue import claim_slot
+from coin_pipeline.lookups.queue import claim_slot
 from coin_pipeline.resources import Database, SensorConnection
 from coin_pipeline.settings import PipelineSettings
 from sql import query

@@ -21,7 +21,7 @@ from coin_pipeline.coingecko.errors import (
     StaleConnectionError,
     UnreachableError,
 )
-from coin_pipeline.lookup_queue import LeasedLookup, LookupQueue
+from coin_pipeline.lookups.queue import LeasedLookup, LookupQueue
 
 MAX_ATTEMPTS = 6
 FIRST_BACKOFF = 10.0  # seconds, doubled with each attempt

@@ -15,13 +15,13 @@ from datetime import timedelta
 
 import psycopg
 
-from coin_pipeline.catalog import Catalog
 from coin_pipeline.coingecko.budget import RateBudget
 from coin_pipeline.coingecko.client import CoinGeckoClient
 from coin_pipeline.coingecko.errors import BrokenOffError
-from coin_pipeline.inquiry import PATIENCE, Inquiry
-from coin_pipeline.lookup_queue import LeasedLookup, LookupQueue
-from coin_pipeline.settling import Ending, Settler, Tally
+from coin_pipeline.lookups.catalog import Catalog
+from coin_pipeline.lookups.inquiry import PATIENCE, Inquiry
+from coin_pipeline.lookups.queue import LeasedLookup, LookupQueue
+from coin_pipeline.lookups.settling import Ending, Settler, Tally
 
 PLAN_EVERY = 10.0  # seconds: how many refreshes the credit allows changes slowly
 HEARTBEAT_EVERY = 2.0  # seconds

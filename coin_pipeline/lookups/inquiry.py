@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from coin_pipeline.catalog import Catalog
 from coin_pipeline.coingecko.budget import Purpose, RateBudget
 from coin_pipeline.coingecko.client import CoinGeckoClient
 from coin_pipeline.coingecko.errors import BrokenOffError, CoinGeckoError, RefusedError, UnreachableError
+from coin_pipeline.lookups.catalog import Catalog
 
 PATIENCE = 3.0  # seconds that lookups wait for an answer to go by: the list has 2 MB
 
