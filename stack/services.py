@@ -5,11 +5,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import grpc
 import psycopg
 import requests
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from stack.addresses import Ports, is_taken, url_at
 from stack.postgres import EmbeddedPostgres
@@ -46,7 +46,7 @@ def first_services(ports: Ports, environment: Mapping[str, str], *, receiver_url
             name="code-server",
             command=[sys.executable, "-m", "coin_pipeline.code_server"],
             environment=environment,
-            is_ready=lambda: _serves_grpc(ports.code_server),
+            is_ready=lambda: hears(ports.code_server),
         ),
     ]
     if ports.standin is not None:
@@ -101,15 +101,20 @@ def _answers(url: str) -> Callable[[], bool]:
     return is_ready
 
 
-def _serves_grpc(port: int) -> bool:
+def hears(port: int, *, timeout: float = 2) -> bool:
+    """Tell whether a code server answers what needs the lock that each launch needs; its health check does not.
+
+    Args:
+        port: it listens there.
+        timeout: seconds.
+    """
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(  # type: ignore[attr-defined]  # made at run time
-                health_pb2.HealthCheckRequest(service="DagsterApi"), timeout=2
-            )
+            ask: Any = channel.unary_unary("/api.DagsterApi/GetCurrentRuns")
+            ask(b"", timeout=timeout)
         except grpc.RpcError:
             return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+        return True
 
 
 def _sensor_daemon_beats(postgres: EmbeddedPostgres, *, since: float) -> bool:

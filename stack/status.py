@@ -11,8 +11,29 @@ from rich.table import Table
 
 from sql import query
 from stack.errors import StackError
+from stack.services import hears
 
 SHOULD_MOVE_WITHIN = 60.0  # seconds that an id is due before it is odd that nothing was asked
+BEATS_WITHIN = 90.0  # seconds; Dagster's daemon says every 30 that it is there
+HEARS_WITHIN = 5.0  # seconds
+
+# In Dagster's own database: which sensors and schedules failed last, but for what is off since or runs rarely.
+FAILING_TICKS = b"""
+    SELECT
+        tick_body::jsonb ->> 'job_name' AS name,
+        coalesce(tick_body::jsonb #>> '{error,cause,message}', tick_body::jsonb #>> '{error,message}') AS error
+    FROM (
+        SELECT DISTINCT ON (selector_id) status, tick_body FROM job_ticks
+        WHERE status <> 'STARTED' AND timestamp > now() AT TIME ZONE 'UTC' - INTERVAL '15 minutes'
+        ORDER BY selector_id, timestamp DESC, id DESC
+    ) AS last
+    WHERE status = 'FAILURE'
+    ORDER BY name
+"""
+SILENT_SECONDS = b"""
+    SELECT extract(EPOCH FROM now() AT TIME ZONE 'UTC' - max(timestamp))::double precision AS seconds
+    FROM daemon_heartbeats WHERE daemon_type = 'SENSOR'
+"""
 
 
 def read_status(state: dict[str, Any]) -> dict[str, Any]:
@@ -24,20 +45,38 @@ def read_status(state: dict[str, Any]) -> dict[str, Any]:
     Raises:
         StackError: the database does not answer.
     """
-    try:
-        with psycopg.connect(state["database_url"], row_factory=dict_row, connect_timeout=3) as connection:
-            pipeline = connection.execute(query("operations/read_status")).fetchall()[0]
-            progress = connection.execute(query("operations/read_progress")).fetchall()[0]
-    except psycopg.OperationalError as error:
-        raise StackError(f"The database does not answer: {error}") from error
+    environment = state["environment"]
+    pipeline, progress = read_rows(
+        environment["DATABASE_URL"], query("operations/read_status"), query("operations/read_progress")
+    )
+    daemon, *failing = read_rows(environment["DAGSTER_DATABASE_URL"], SILENT_SECONDS, FAILING_TICKS)
     processes = [{**process, "state": _state_of(process["pid"])} for process in state["processes"]]
+    is_deaf = not hears(int(environment["DAGSTER_CODE_SERVER_PORT"]), timeout=HEARS_WITHIN)
     return {
         "pipeline": pipeline,
         "receiver_url": state["receiver_url"],
         "ui_url": state["ui_url"],
         "processes": processes,
-        "problems": problems_of(pipeline, progress, processes),
+        "problems": [
+            *problems_of(pipeline, progress, processes),
+            *problems_of_dagster(failing, silent_seconds=daemon["seconds"], is_deaf=is_deaf),
+        ],
     }
+
+
+def read_rows(url: str, *statements: bytes) -> list[dict[str, Any]]:
+    """Return what the statements return, one after the other.
+
+    Raises:
+        StackError: the database does not answer.
+    """
+    try:
+        with psycopg.connect(
+            url, row_factory=dict_row, connect_timeout=3, options="-c statement_timeout=5s"
+        ) as connection:
+            return [row for statement in statements for row in connection.execute(statement).fetchall()]
+    except psycopg.OperationalError as error:
+        raise StackError(f"The database does not answer: {error}") from error
 
 
 def problems_of(pipeline: dict[str, Any], progress: dict[str, Any], processes: list[dict[str, Any]]) -> list[str]:
@@ -49,6 +88,22 @@ def problems_of(pipeline: dict[str, Any], progress: dict[str, Any], processes: l
             f"{pipeline['pending']} ids are pending, and CoinGecko was not asked for a minute: see the sensor's ticks "
             "in the UI, and docs/runbook.md"
         )
+    return problems
+
+
+def problems_of_dagster(failing: list[dict[str, Any]], *, silent_seconds: float | None, is_deaf: bool) -> list[str]:
+    """Say why Dagster would start nothing.
+
+    Args:
+        failing: names of sensors and schedules whose last tick failed, and the error.
+        silent_seconds: for how long the daemon has not said that it is there; None for ever.
+        is_deaf: the code server does not answer.
+    """
+    problems = [f"{tick['name']} fails: {tick['error'].strip().splitlines()[0]}" for tick in failing]
+    if silent_seconds is None or silent_seconds > BEATS_WITHIN:
+        problems.append("Dagster's daemon does not beat: nothing starts by itself")
+    if is_deaf:
+        problems.append("the code server is deaf: no run starts; it ends by itself within 20 s, and is started again")
     return problems
 
 
@@ -107,9 +162,10 @@ def _days(days: float) -> str:
 
 def _state_of(pid: int) -> str:
     try:
-        return "dead" if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE else "running"
+        status = psutil.Process(pid).status()
     except psutil.NoSuchProcess:
         return "dead"
+    return {psutil.STATUS_ZOMBIE: "dead", psutil.STATUS_STOPPED: "frozen"}.get(status, "running")
 
 
 def _duration(seconds: float) -> str:

@@ -185,6 +185,7 @@ def test_the_chart_has_the_version_and_the_settings_of_this_dagster() -> None:
         "enabled": INSTANCE["run_monitoring"]["enabled"],
         "startTimeoutSeconds": INSTANCE["run_monitoring"]["start_timeout_seconds"],
         "pollIntervalSeconds": INSTANCE["run_monitoring"]["poll_interval_seconds"],
+        "maxRuntimeSeconds": INSTANCE["run_monitoring"]["max_runtime_seconds"],
     }
     for ticks in ("sensor", "schedule"):
         assert VALUES["retention"][ticks]["purgeAfterDays"] == INSTANCE["retention"][ticks]["purge_after_days"]

@@ -16,6 +16,7 @@ import dagster as dg
 
 from coin_pipeline.code_server import probe, runs, server, watch
 from coin_pipeline.code_server.leftover_runs import fail_leftover_runs
+from coin_pipeline.resources import Database
 from coin_pipeline.settings import SettingsError, read_settings
 
 
@@ -28,12 +29,13 @@ def main() -> None:
     host, port = os.environ["DAGSTER_CODE_SERVER_HOST"], os.environ["DAGSTER_CODE_SERVER_PORT"]
     runs.await_end_of_earlier_runs()
     runs.prepare()
+    database = Database(url=settings.database_url)
     with dg.DagsterInstance.get() as instance:
-        leftover = fail_leftover_runs(instance, database_url=settings.database_url)
+        leftover = fail_leftover_runs(instance, database=database)
     if leftover:
         sys.stderr.write(f"Reported {leftover} runs as failed that were killed with an earlier code server.\n")
     threading.Thread(target=watch.end_when_deaf, args=(probe.own_address(),), name="watch", daemon=True).start()
-    server.install()
+    server.install(database)
     # A stop waits for the runs; not for a sensor that waits for work, which may be cut off.
     os.environ.setdefault("DAGSTER_GRPC_SHUTDOWN_GRACE_PERIOD", "1")
     location = ["--module-name", "coin_pipeline.definitions", "--host", host, "--port", port]

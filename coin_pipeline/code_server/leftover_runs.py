@@ -1,15 +1,13 @@
-"""What an earlier code server has left behind."""
+"""What runs have left behind that have ended."""
+
+from collections.abc import Collection
 
 import dagster as dg
-import psycopg
-from dagster._core.storage.tags import REPOSITORY_LABEL_TAG
 
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
+from coin_pipeline.defs.operations.checks import OURS
+from coin_pipeline.resources import Database
 from sql import query
-
-# In the tags of each run that the daemon or the web server starts here; the instance may have runs of other locations,
-# and of people's own `dagster job execute`.
-REPOSITORY = "__repository__@coin_pipeline"
 
 UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
@@ -20,16 +18,21 @@ UNFINISHED = [
 ]
 
 
-def fail_leftover_runs(instance: dg.DagsterInstance, *, database_url: str) -> int:
+def fail_leftover_runs(instance: dg.DagsterInstance, *, database: Database) -> int:
     """Report every run of this location that an earlier code server left behind as failed, and free what it held.
 
     Returns:
         How many there were.
     """
-    leftover = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED, tags={REPOSITORY_LABEL_TAG: REPOSITORY}))
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        lookup_runs = [run.tags.get(LOOKUP_RUN_TAG, run.run_id) for run in leftover]
-        connection.execute(query("lookups/release_lookup_runs"), {"runs": lookup_runs})
+    leftover = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED, tags=OURS))
+    release(leftover, database=database)
     for run in leftover:
         instance.report_run_failed(run, "The process of this run was killed; its lookups are taken up by the next run.")
     return len(leftover)
+
+
+def release(ended: Collection[dg.DagsterRun], *, database: Database) -> None:
+    """Free the slots and the leases of runs whose processes are gone: those that have handed them back hold none."""
+    lookup_runs = [run.tags.get(LOOKUP_RUN_TAG, run.run_id) for run in ended]
+    with database.connect() as connection:
+        connection.execute(query("lookups/release_lookup_runs"), {"runs": lookup_runs})

@@ -1,5 +1,6 @@
 """A code server as a process of its own, on a real instance of Dagster; no daemon, so that tests decide what runs."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from dagster._cli.job import _create_run
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
+from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 from pydantic import HttpUrl
 
 import stack
@@ -77,8 +79,7 @@ class RunningCodeServer:
 
     def launch(self, job: str, *, tags: Mapping[str, str] | None = None) -> str:
         """Start a run as the daemon and the web server do, and return its id once it was launched."""
-        target = GrpcServerTarget(host="127.0.0.1", port=self.port, socket=None, location_name="coin_pipeline")
-        with WorkspaceProcessContext(self.dagster.instance, target) as context:
+        with self._workspace() as context:
             workspace = context.create_request_context()
             location = workspace.get_code_location("coin_pipeline")
             (repository,) = location.get_repositories().values()
@@ -86,6 +87,15 @@ class RunningCodeServer:
                 self.dagster.instance, location, repository, repository.get_full_job(job), {}, tags or {}, None, None
             )
             return self.dagster.instance.submit_run(run.run_id, workspace).run_id
+
+    def monitor(self) -> None:
+        """Look at all runs once, as the daemon does every ten seconds."""
+        with self._workspace() as context:
+            assert [*execute_run_monitoring_iteration(context, logging.getLogger(__name__))] == [None]
+
+    def _workspace(self) -> WorkspaceProcessContext:
+        target = GrpcServerTarget(host="127.0.0.1", port=self.port, socket=None, location_name="coin_pipeline")
+        return WorkspaceProcessContext(self.dagster.instance, target)
 
     def terminate(self, run_id: str) -> None:
         assert self.dagster.instance.run_launcher.terminate(run_id)
@@ -100,6 +110,9 @@ class RunningCodeServer:
     def runs(self) -> list[psutil.Process]:
         """Return the processes of warm runs."""
         return self.forked_from().children()
+
+    def has_begun(self, run_id: str) -> bool:
+        return self.dagster.instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_START) != []
 
     def run_of(self, run_id: str) -> psutil.Process:
         """Return the process of a run that has started."""

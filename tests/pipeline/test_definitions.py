@@ -67,6 +67,7 @@ ASSETS: dict[str, dict[str, object]] = {
             "coins_are_well_formed",
             "exchanges_with_x_are_exact",
             "lookups_rarely_fail",
+            "no_run_is_overdue",
             "nothing_is_stuck",
             "outcomes_are_true",
             "stats_are_exact",

@@ -1,7 +1,9 @@
 """The job `drain` in Dagster, on a real database and over real HTTP."""
 
 import signal
+import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -14,6 +16,7 @@ from coin_pipeline.defs.enrichment.jobs import COINS_TAG, LOOKUP_RUN_TAG
 from coin_pipeline.defs.enrichment.sensors import claim_lookup_run
 from coin_pipeline.resources import Database
 from coin_pipeline.settings import PipelineSettings
+from sql import query
 from stack.standin.market import exchanges_of
 from stack.standin.server import StandIn
 from tests.conftest import RunningStandIn, stage
@@ -92,7 +95,7 @@ def test_the_look_at_everything_counts_what_the_drains_do_not(
         "coin_lookups": 4,
         "staged_coins": 4,
     }
-    assert [check.passed for check in result.get_asset_check_evaluations()] == [True] * 6
+    assert [check.passed for check in result.get_asset_check_evaluations()] == [True] * 7
 
 
 def test_coins_that_are_known_cost_no_call_and_no_task_run(
@@ -158,6 +161,26 @@ def test_a_retry_goes_on_with_a_slot_of_its_own(
     assert result.success
     assert [event.step_key for event in result.all_events if event.is_step_up_for_retry] == ["look_up_coins"]
     assert connection.execute("SELECT id FROM coins").fetchall() == [("bitcoin",)]
+
+
+@pytest.mark.parametrize("cause", ["outage", "rate limit", "access", "month"])
+def test_an_attempt_that_finds_a_pause_ends_the_run_at_once_with_its_reason(
+    drain: Callable[[], dg.ExecuteInProcessResult],
+    connection: psycopg.Connection,
+    standin: RunningStandIn,
+    cause: str,
+) -> None:
+    assert drain().success  # so that the account is known, and does not end the pause of another
+    stage(connection, "bitcoin")
+    pause = {"pause": timedelta(minutes=5), "cause": cause, "reason": "it is as it is"}
+    connection.execute(query("budget/pause_calls"), pause)
+    started = time.monotonic()
+    result = drain()
+    assert time.monotonic() - started < 10
+    assert not result.success
+    assert [event for event in result.all_events if event.is_step_up_for_retry] == []
+    assert "it is as it is" in str(result.failure_data_for_node("look_up_coins"))
+    assert standin.state.calls == []
 
 
 def test_an_outage_of_coingecko_ends_the_run_at_once_with_its_reason_and_shows_what_is_pending(

@@ -2,15 +2,20 @@
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import dagster as dg
 import psycopg
 import pytest
+from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG
 
+from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
+from coin_pipeline.defs.enrichment.sensors import claim_lookup_run
+from coin_pipeline.defs.operations.checks import no_run_is_overdue
 from stack.standin.server import StandIn
-from tests.conftest import RunningStandIn, serve, stage
+from tests.conftest import serve, stage
 from tests.pipeline.conftest import Dagster, RunningCodeServer, is_gone, serving
 from tests.stack.conftest import await_until
 
@@ -21,35 +26,43 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="runs start cold
 # The code server as it is, but for how long it waits.
 IMPATIENT = """
 from coin_pipeline.code_server import __main__, server, watch
-server.END_WITHIN, watch.ANSWER_WITHIN, watch.ASK_EVERY = 3.0, 0.5, 0.2
+server.END_WITHIN, watch.ANSWER_WITHIN, watch.ASK_EVERY = 1.0, 0.5, 0.2
 __main__.main()
 """
 
 
 @pytest.fixture(scope="module")
-def standin() -> Iterator[RunningStandIn]:
-    with serve(StandIn(calls_per_window=0, latency_seconds=LATENCY)) as standin:
-        yield standin
-
-
-@pytest.fixture
-def coingecko(standin: RunningStandIn) -> dict[str, str]:
+def coingecko() -> Iterator[dict[str, str]]:
     """Variables that lead a code server to a CoinGecko that is slow."""
-    return {"COINGECKO_BASE_URL": standin.base_url, "COINGECKO_CALLS_PER_MINUTE": "0"}
+    with serve(StandIn(calls_per_window=0, latency_seconds=LATENCY)) as standin:
+        yield {"COINGECKO_BASE_URL": standin.base_url, "COINGECKO_CALLS_PER_MINUTE": "0"}
+
+
+@pytest.fixture(scope="module")
+def start(dagster: Dagster, coingecko: dict[str, str]) -> Iterator[Callable[[], RunningCodeServer]]:
+    """Start a code server, or return the one that was started and still runs."""
+    servers: list[RunningCodeServer] = []
+    with ExitStack() as running:
+
+        def start() -> RunningCodeServer:
+            if not servers or servers[-1].process.poll() is not None:
+                servers.append(running.enter_context(serving(dagster, program=IMPATIENT, variables=coingecko)))
+            return servers[-1]
+
+        yield start
 
 
 @pytest.fixture
-def server(dagster: Dagster, coingecko: dict[str, str]) -> Iterator[RunningCodeServer]:
-    with serving(dagster, program=IMPATIENT, variables=coingecko) as server:
-        yield server
+def server(start: Callable[[], RunningCodeServer]) -> RunningCodeServer:
+    return start()
 
 
-def start_drain(server: RunningCodeServer, connection: psycopg.Connection) -> str:
-    """Have a drain at work, with two calls in flight."""
+def start_drain(server: RunningCodeServer, connection: psycopg.Connection, *, at_most: str = "600") -> str:
+    """Have a drain at work, which may take so many seconds, with two calls in flight."""
     # So that no call is made for the list of coins.
     connection.execute("UPDATE rate_budget SET catalog_asked_at = now(), account = %s", (server.account,))
     stage(connection, "bitcoin", "ethereum")
-    run_id = server.launch("drain")
+    run_id = server.launch("drain", tags={MAX_RUNTIME_SECONDS_TAG: at_most})
     await_until(lambda: leases(connection) == 2, seconds=30, what="calls in flight")
     return run_id
 
@@ -58,10 +71,14 @@ def leases(connection: psycopg.Connection) -> int:
     return int(connection.execute("SELECT count(*) FROM coin_lookups WHERE leased_until > now()").fetchall()[0][0])
 
 
+def slots(connection: psycopg.Connection) -> list[tuple[str]]:
+    return connection.execute("SELECT id FROM lookup_runs WHERE slot_until > now()").fetchall()
+
+
 def assert_handed_back(connection: psycopg.Connection) -> None:
     """Assert that nothing is held, and that the calls which were broken off still count."""
     assert leases(connection) == 0
-    assert connection.execute("SELECT id FROM lookup_runs WHERE slot_until > now()").fetchall() == []
+    assert slots(connection) == []
     assert connection.execute("SELECT count(*) FROM api_calls").fetchall() == [(2,)]
     assert connection.execute("SELECT attempts, state FROM coin_lookups").fetchall() == [(0, "pending")] * 2
 
@@ -160,6 +177,26 @@ def test_a_frozen_run_that_is_terminated_keeps_no_other_from_starting_and_is_kil
     dagster.await_status(run_id, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED, seconds=10)
 
 
+def test_a_run_older_than_it_can_be_is_ended_and_reported_and_red(
+    server: RunningCodeServer, dagster: Dagster, connection: psycopg.Connection
+) -> None:
+    def is_red() -> bool:
+        result = no_run_is_overdue(dg.build_asset_check_context(instance=dagster.instance))
+        assert isinstance(result, dg.AssetCheckResult)
+        return not result.passed and run_id in str(result.metadata["overdue"].value)
+
+    run_id = start_drain(server, connection, at_most="1")
+    run = server.run_of(run_id)
+    run.suspend()
+    await_until(is_red, seconds=10, what="a check that is red")
+    server.monitor()
+    await_until(lambda: is_gone(run), seconds=15, what="the run ended")
+    (failed,) = dagster.instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)  # which is alerted
+    assert "Exceeded maximum runtime of 1 seconds" in failed.message
+    await_until(lambda: slots(connection) == [], seconds=5, what="the slot free")
+    assert is_red()
+
+
 def test_a_code_server_that_is_deaf_ends(
     server: RunningCodeServer, dagster: Dagster, connection: psycopg.Connection
 ) -> None:
@@ -170,6 +207,20 @@ def test_a_code_server_that_is_deaf_ends(
         run.kill()
         assert server.process.wait(30) == 1
     assert "has not answered" in server.log.read_text()
+
+
+def test_a_run_that_is_killed_before_its_step_begins_frees_its_slot_at_once(
+    server: RunningCodeServer, dagster: Dagster, connection: psycopg.Connection
+) -> None:
+    slot = claim_lookup_run(connection, slots=1)
+    assert slot
+    with psycopg.connect(dagster.environment["DATABASE_URL"]) as held_up:
+        held_up.execute("LOCK TABLE staged_coins")  # which the step looks at first
+        run_id = server.launch("drain", tags={LOOKUP_RUN_TAG: slot})
+        await_until(lambda: server.has_begun(run_id), seconds=30, what="a run")
+        server.run_of(run_id).kill()
+        await_until(lambda: slots(connection) == [], seconds=5, what="the slot free")
+    dagster.await_status(run_id, dg.DagsterRunStatus.FAILURE, seconds=10)
 
 
 def test_where_nothing_can_be_forked_runs_start_cold_and_one_line_says_why(

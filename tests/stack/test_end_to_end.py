@@ -173,6 +173,26 @@ def test_status_and_psql_show_the_running_stack(stack: RunningStack) -> None:
     assert answer.stdout == "42\n"
 
 
+def test_status_says_when_dagster_would_start_nothing(stack: RunningStack) -> None:
+    def problems() -> str:
+        command = [*COINS, "status", "--json", "--home", str(stack.home.path)]
+        told = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = json.loads(told.stdout)["problems"]
+        assert told.returncode == bool(found)
+        return "; ".join(found)
+
+    code_server = psutil.Process(stack.pid_of("code-server"))
+    with psycopg.connect(stack.state["database_url"], autocommit=True) as connection:
+        connection.execute("ALTER TABLE lookup_runs RENAME TO away")
+        try:
+            await_until(lambda: "staged_coins_sensor fails: " in problems(), seconds=30, what="a tick that failed")
+            code_server.suspend()
+            assert "the code server is deaf" in problems()
+        finally:
+            code_server.resume()
+            connection.execute("ALTER TABLE away RENAME TO lookup_runs")
+
+
 def test_a_killed_run_is_noticed_and_alerted_within_seconds(stack: RunningStack) -> None:
     assert post_json(stack, "zcash").status_code == 202
     await_until(lambda: stack.rows("SELECT FROM coins WHERE id = 'zcash'") != [], seconds=30, what="a run at work")
@@ -192,8 +212,8 @@ def test_a_killed_run_is_noticed_and_alerted_within_seconds(stack: RunningStack)
     await_until(
         lambda: stack.rows("SELECT cause FROM alerts") == [("run of drain failed",)], seconds=10, what="an alert"
     )
-    with psycopg.connect(stack.state["database_url"], autocommit=True) as connection:
-        connection.execute("UPDATE lookup_runs SET slot_until = now()")  # the time passes that it holds its slot
+    held = "SELECT FROM lookup_runs WHERE slot_until > now()"
+    await_until(lambda: stack.rows(held) == [], seconds=5, what="its slot free")
 
 
 def test_a_killed_code_server_is_started_again(stack: RunningStack) -> None:

@@ -4,7 +4,8 @@ import psycopg
 import pytest
 from rich.console import Console
 
-from stack.status import print_status, problems_of, read_status
+from sql import query
+from stack.status import print_status, problems_of, problems_of_dagster, read_rows
 
 
 @pytest.mark.parametrize(
@@ -27,8 +28,9 @@ def test_what_is_left_of_the_credit_and_what_that_means(
         "INSERT INTO coin_lookups (coin_id, state, pages) SELECT n, 'found', 11 FROM generate_series(1, 200) n"
     )
     console = Console(record=True, width=200)
-    state = {"database_url": database_url, "receiver_url": "http://here", "ui_url": "http://there", "processes": []}
-    print_status(read_status(state), console=console)
+    (pipeline,) = read_rows(database_url, query("operations/read_status"))
+    around = {"receiver_url": "http://here", "ui_url": "http://there", "processes": [], "problems": []}
+    print_status({"pipeline": pipeline, **around}, console=console)
     shown = console.export_text()
     assert [text for text in says if text not in shown] == []
 
@@ -51,3 +53,13 @@ def test_ids_that_are_due_while_nothing_is_asked_and_nothing_paused_are_a_proble
 def test_a_process_that_is_dead_is_a_problem() -> None:
     pipeline, progress = {"pending": 0, "calls_last_minute": 0}, {"due_seconds": None, "is_paused": False}
     assert problems_of(pipeline, progress, [{"name": "daemon", "state": "dead"}]) == ["daemon does not run"]
+
+
+def test_a_code_server_that_is_deaf_a_daemon_that_is_silent_and_ticks_that_fail_are_problems() -> None:
+    assert problems_of_dagster([], silent_seconds=40, is_deaf=False) == []
+    failing = [{"name": "a_sensor", "error": "psycopg.errors.UndefinedTable: no such table\nLINE 1\n"}]
+    assert problems_of_dagster(failing, silent_seconds=100, is_deaf=True) == [
+        "a_sensor fails: psycopg.errors.UndefinedTable: no such table",
+        "Dagster's daemon does not beat: nothing starts by itself",
+        "the code server is deaf: no run starts; it ends by itself within 20 s, and is started again",
+    ]

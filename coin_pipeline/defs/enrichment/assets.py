@@ -6,6 +6,7 @@ from contextlib import closing
 from typing import Any
 
 import dagster as dg
+from psycopg_pool import ConnectionPool
 
 from coin_pipeline.alerts import send_alert
 from coin_pipeline.coingecko.budget import RateBudget
@@ -161,14 +162,16 @@ def drain_lookups(context: dg.AssetExecutionContext, database: Database, setting
     run = context.run.tags.get(LOOKUP_RUN_TAG, context.run.run_id)
     with database.pool(size=settings.coingecko_concurrency + 3) as pool, closing(create_client(settings)) as client:
         queue = LookupQueue(pool, run=run)
+        budget = RateBudget(pool, calls_per_minute=settings.calls_per_minute, account=settings.account)
+        check_pause(pool)  # now that another key or setting has ended what the one before had met
         if context.retry_number:
-            check_retry(database, queue, slots=settings.lookup_runs)
+            claim_again(queue, slots=settings.lookup_runs)
         elif LOOKUP_RUN_TAG not in context.run.tags:
             take_slot(context, database, queue, slots=settings.lookup_runs)
         drain = Drain(
             queue=queue,
             catalog=Catalog(pool),
-            budget=RateBudget(pool, calls_per_minute=settings.calls_per_minute, account=settings.account),
+            budget=budget,
             client=client,
             log=context.log,
             limits=DrainLimits(
@@ -183,15 +186,24 @@ def drain_lookups(context: dg.AssetExecutionContext, database: Database, setting
             raise dg.Failure(str(error), allow_retries=False) from error
 
 
-def check_retry(database: Database, queue: LookupQueue, *, slots: int) -> None:
+def check_pause(pool: ConnectionPool[Any]) -> None:
+    """Go on unless everything is paused; the sensor starts a run when that is over.
+
+    Raises:
+        dg.Failure: it is.
+    """
+    with pool.connection() as connection:
+        row = connection.execute(query("sensor/read_pause")).fetchone()
+    if row:
+        raise dg.Failure(row[0], allow_retries=False)
+
+
+def claim_again(queue: LookupQueue, *, slots: int) -> None:
     """Claim a slot for an attempt after the first, which gave its own back.
 
     Raises:
-        dg.Failure: there is none, or everything is paused: the sensor starts another run when one is needed.
+        dg.Failure: there is none: the sensor starts another run when one is needed.
     """
-    status = database.read(query("operations/read_status")).only
-    if status["paused_until"]:
-        raise dg.Failure(status["pause_reason"], allow_retries=False)
     if not queue.claim_slot(slots=slots):
         raise dg.Failure("Another run looks coins up by now.", allow_retries=False)
 

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 from enum import Enum
 
 import dagster as dg
+from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG
 from pydantic import Field
 
 from coin_pipeline.lookups import queue
@@ -14,12 +15,15 @@ from sql.coin_ids import can_be_coin_id
 
 # The slot that the sensor took for the run; the prefix hides it in the UI, where it would tell nobody anything.
 LOOKUP_RUN_TAG = ".dagster/lookup_run"
+# It leases for a minute, has two retries, and the longest call or statement takes another: Dagster ends an older one.
+DRAIN_AT_MOST = 600  # seconds
 COINS_TAG = "coins"  # for the list of runs: how many there were when it began, then what became of them
 
 drain = dg.define_asset_job(
     "drain",
     selection=dg.AssetSelection.groups("enrichment", "marts"),
     description="Looks up every coin that is due.",
+    tags={MAX_RUNTIME_SECONDS_TAG: str(DRAIN_AT_MOST)},
 )
 
 
