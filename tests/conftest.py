@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -26,12 +27,20 @@ TEMPLATE = "migrated"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """As root, keep temporary directories where PostgreSQL's own user can reach them."""
-    if os.geteuid() == 0 and not config.option.basetemp:
+    """As root, keep temporary directories where PostgreSQL's own user can reach them, on a path that is short."""
+    if hasattr(config, "workerinput"):  # one of pytest-xdist's processes, whose directory is in that of the first
+        base = Path(config.option.basetemp).parent
+        base.chmod(0o711)
+        config.option.basetemp = str(base / config.workerinput["workerid"])
+    elif os.geteuid() == 0 and not config.option.basetemp:
         directory = Path(tempfile.mkdtemp(prefix="coins-tests-"))
         directory.chmod(0o711)
         config.option.basetemp = str(directory / "tmp")
         config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
+    # A shell's background job ignores SIGINT. Dagster, once it has run something in this process, has SIGTERM do what
+    # SIGINT does, and what is started after that would ignore both.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
