@@ -1,9 +1,11 @@
 """The Flask application."""
 
 from collections.abc import Iterable
+from operator import methodcaller
 from typing import TYPE_CHECKING
 
 import flask
+from flask.json.provider import DefaultJSONProvider
 
 from receiver.clients import identify_clients
 from receiver.database import Database
@@ -26,6 +28,13 @@ class _PlainResponse(flask.Response):
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [self.get_data()]
 
 
+class _Json(DefaultJSONProvider):
+    """Members in the order of the contract, and times as ISO 8601 has them."""
+
+    sort_keys = False
+    default = methodcaller("isoformat")
+
+
 def create_app(settings: ReceiverSettings | None = None) -> flask.Flask:
     """Build the application, for any WSGI server.
 
@@ -36,12 +45,12 @@ def create_app(settings: ReceiverSettings | None = None) -> flask.Flask:
     start_logging()
     app = flask.Flask("receiver", static_folder=None)
     app.response_class = _PlainResponse
-    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.json = _Json(app)
     app.url_map.merge_slashes = False
     app.config.from_mapping(MAX_CONTENT_LENGTH=settings.receiver_max_bytes, MAX_COINS=settings.receiver_max_coins)
     app.extensions["database"] = Database(settings.database_url)
-    register_problem_handlers(app)
     observe_requests(app)
+    register_problem_handlers(app)
     identify_clients(app, settings)
     for routes in (submissions, coins, operations, documentation):
         app.register_blueprint(routes.blueprint)

@@ -131,7 +131,6 @@ def identify_clients(app: flask.Flask, settings: ReceiverSettings) -> None:
     @app.before_request
     def _identify() -> None:
         request, g = request_ctx.request, app_ctx.g
-        g.client = forwarded_address(request.environ, proxies=0)
         g.is_open = request.method == "OPTIONS" or request.blueprint in OPEN
         if g.is_open:
             return

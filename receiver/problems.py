@@ -3,14 +3,15 @@
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
 
 import flask
 import psycopg
+from flask.globals import request_ctx
 from werkzeug.exceptions import HTTPException
 
-PROBLEM_TYPE = "application/problem+json"
 RETRY_AFTER_OUTAGE = 1  # seconds
+
+ENVIRON_PROBLEM = "receiver.problem"  # set by the server, where it could not read a request or have it answered
 
 log = logging.getLogger("receiver")
 
@@ -37,17 +38,6 @@ class ProblemError(Exception):
         self.members = members
 
 
-def problem_of(error: ProblemError) -> dict[str, Any]:
-    """Return the one shape that every error has."""
-    return {
-        "type": "about:blank",
-        "title": error.status.phrase,
-        "status": error.status,
-        "detail": error.detail,
-        **error.members,
-    }
-
-
 def too_large(max_bytes: int) -> str:
     """Return what is said of a body that is."""
     return f"A body may have {max_bytes} bytes; send the ids in several requests."
@@ -56,11 +46,23 @@ def too_large(max_bytes: int) -> str:
 def register_problem_handlers(app: flask.Flask) -> None:
     """Turn everything that a request can raise into a problem."""
 
+    @app.before_request
+    def _refuse() -> None:
+        problem = request_ctx.request.environ.get(ENVIRON_PROBLEM)
+        if problem is not None:
+            raise problem
+
     @app.errorhandler(ProblemError)
     def _problem(error: ProblemError) -> flask.Response:
-        response = flask.jsonify(problem_of(error))
+        response = flask.jsonify(
+            type="about:blank",
+            title=error.status.phrase,
+            status=error.status,
+            detail=error.detail,
+            **error.members,
+        )
         response.status_code = error.status
-        response.mimetype = PROBLEM_TYPE
+        response.mimetype = "application/problem+json"
         response.headers.update(error.headers)
         return response
 

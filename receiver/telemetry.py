@@ -9,10 +9,11 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
+from typing import Any
 
 import flask
 import psycopg
@@ -39,7 +40,16 @@ IDS = Counter("receiver_ids", "Ids of accepted submissions.", ["result"])
 
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 PROBES = {"/livez", "/readyz"}  # not logged while all is well
-UNROUTED = "unrouted"  # the route of requests that match none, or are refused before they are routed
+UNROUTED = "unrouted"  # the route of requests that match none
+
+MEASURED = {  # columns of the statements that measure, with the names of their metrics
+    "pending": ("receiver_staged_pending", "Staged ids that have no outcome."),
+    "oldest_seconds": ("receiver_staged_oldest_pending_seconds", "Age of the oldest of them."),
+    "calls_this_month": ("coingecko_calls_this_month", "Calls that count against CoinGecko's credit of this month."),
+    "calls_per_month": ("coingecko_calls_per_month", "That credit; 0 is no cap."),
+    "calls_left": ("coingecko_calls_left", "What is left of it."),
+    "credit_lasts_days": ("coingecko_credit_lasts_days", "How long that lasts at the present pace."),
+}
 
 
 def start_logging() -> None:
@@ -60,53 +70,6 @@ class _JsonLines(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line)
-
-
-def request_id_of(sent: str | None) -> str:
-    """Return the request id that a client sent, or a new one where it sent none that is worth keeping."""
-    if sent and REQUEST_ID.fullmatch(sent):
-        return sent
-    return secrets.token_hex(16)
-
-
-def note_request(
-    *,
-    request_id: str,
-    client: str,
-    method: str,
-    route: str,
-    status: int,
-    started: float,
-    ids: tuple[int, int, int] | None = None,
-) -> None:
-    """Count and log a request that was answered.
-
-    Args:
-        request_id: as echoed to the client.
-        client: key name or address.
-        method: the HTTP method.
-        route: the route's pattern, such as `/coins/<path:coin_id>`.
-        status: the HTTP status.
-        started: when it arrived, on `time.perf_counter`.
-        ids: how many were accepted, repeated and rejected, where it carried any.
-    """
-    seconds = time.perf_counter() - started
-    _requests_of(method if method in METHODS else "other", route, status).inc()
-    _seconds_of(route).observe(seconds)
-    if route in PROBES and status == HTTPStatus.OK:
-        return
-    line: dict[str, object] = {
-        "time": _now(),
-        "request_id": request_id,
-        "client": client,
-        "method": method,
-        "route": route,
-        "status": status,
-        "ms": round(seconds * 1000, 1),
-    }
-    if ids is not None:
-        line["accepted"], line["duplicates"], line["rejected"] = ids
-    _lines.write(json.dumps(line))
 
 
 class _RequestLines:
@@ -146,38 +109,48 @@ _seconds_of = functools.cache(SECONDS.labels)
 _ids_of = functools.cache(IDS.labels)
 
 
-def count_ids(*, accepted: int, duplicates: int, rejected: int) -> None:
-    """Count the ids of a submission that was committed."""
-    for result, count in (("accepted", accepted), ("duplicate", duplicates), ("rejected", rejected)):
+def count_ids(ids: Mapping[str, int]) -> None:
+    """Count the ids of a submission that was committed, by what became of them."""
+    for result, count in ids.items():
         if count:
-            _ids_of(result).inc(count)
+            _ids_of(result.removesuffix("s")).inc(count)
 
 
 def observe_requests(app: flask.Flask) -> None:
     """Give every request of the application an id, count it and log it.
 
-    Register it before anything else that works on responses: it then sees them last.
+    Register it before anything else that works on requests or responses: it then sees the first before them, and the
+    last after them.
     """
 
     @app.before_request
     def _begin() -> None:
-        environ = request_ctx.request.environ
-        app_ctx.g.started = environ.get(ENVIRON_STARTED) or time.perf_counter()
-        app_ctx.g.request_id = request_id_of(environ.get("HTTP_X_REQUEST_ID"))
+        environ, g = request_ctx.request.environ, app_ctx.g
+        g.started = environ.get(ENVIRON_STARTED) or time.perf_counter()
+        sent = environ.get("HTTP_X_REQUEST_ID", "")
+        g.request_id = sent if REQUEST_ID.fullmatch(sent) else secrets.token_hex(16)
+        g.client = environ.get("REMOTE_ADDR") or "unknown"
 
     @app.after_request
     def _finish(response: flask.Response) -> flask.Response:
         request, g = request_ctx.request, app_ctx.g
         response.headers.add("X-Request-Id", g.request_id)
-        note_request(
-            request_id=g.request_id,
-            client=g.client,
-            method=request.method,
-            route=request.url_rule.rule if request.url_rule else UNROUTED,
-            status=response.status_code,
-            started=g.started,
-            ids=g.get("ids"),
-        )
+        route = request.url_rule.rule if request.url_rule else UNROUTED
+        seconds = time.perf_counter() - g.started
+        _requests_of(request.method if request.method in METHODS else "other", route, response.status_code).inc()
+        _seconds_of(route).observe(seconds)
+        if route not in PROBES or response.status_code != HTTPStatus.OK:
+            line = {
+                "time": _now(),
+                "request_id": g.request_id,
+                "client": g.client,
+                "method": request.method,
+                "route": route,
+                "status": response.status_code,
+                "ms": round(seconds * 1000, 1),
+                **g.get("ids", {}),
+            }
+            _lines.write(json.dumps(line))
         return response
 
 
@@ -190,25 +163,14 @@ class Backlog(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield whether the database can be used and, where it can, the backlog and the credit."""
-        try:
-            pending, oldest_seconds = self._connections.fetch("receiver/measure_backlog")[0].values()
-            used, cap, left, lasts_days = self._connections.fetch("receiver/measure_credit")[0].values()
-        except psycopg.Error:
-            yield GaugeMetricFamily("receiver_database_up", "Whether the database can be used.", value=0)
-            return
-        yield GaugeMetricFamily("receiver_database_up", "Whether the database can be used.", value=1)
-        yield GaugeMetricFamily("receiver_staged_pending", "Staged ids that have no outcome.", value=pending)
-        yield GaugeMetricFamily(
-            "receiver_staged_oldest_pending_seconds", "Age of the oldest of them.", value=oldest_seconds
-        )
-        for name, what, value in (
-            ("calls_this_month", "Calls that count against CoinGecko's credit of this month.", used),
-            ("calls_per_month", "That credit; 0 is no cap.", cap),
-            ("calls_left", "What is left of it.", left),
-            ("credit_lasts_days", "How long that lasts at the present pace.", lasts_days),
-        ):
+        measured: dict[str, Any] = {}
+        with suppress(psycopg.Error):
+            for statement in ("receiver/measure_backlog", "receiver/measure_credit"):
+                measured |= self._connections.fetch(statement)[0]
+        yield GaugeMetricFamily("receiver_database_up", "Whether the database can be used.", value=bool(measured))
+        for column, value in measured.items():
             if value is not None:
-                yield GaugeMetricFamily(f"coingecko_{name}", what, value=value)
+                yield GaugeMetricFamily(*MEASURED[column], value=value)
 
 
 def metrics_registry(connections: Connections) -> CollectorRegistry:

@@ -116,20 +116,15 @@ class Connections:
                 self._idle.append(session)
 
     def _close_idle(self) -> None:
-        while (session := self._pop()) is not None:
-            session.close()
-
-    def _pop(self) -> _Session | None:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return None
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
     def _take(self) -> _Session:
-        while (session := self._pop()) is not None:
-            if _is_live(session.connection):
-                return session
-            session.close()
+        with suppress(IndexError):
+            while not _is_live((session := self._idle.pop()).connection):
+                session.close()
+            return session
         connection = psycopg.connect(
             self._database_url,
             autocommit=True,

@@ -13,7 +13,6 @@ from receiver.routes.numbers import read_bigint
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000  # coins a page
 
-
 blueprint = flask.Blueprint("coins", __name__)
 
 
@@ -23,7 +22,7 @@ def get_coin(coin_id: str) -> dict[str, Any]:
     found = database().staging.find_coin(coin_id)
     if found is None:
         raise ProblemError(HTTPStatus.NOT_FOUND, "There is no coin of that id; an id that is new takes a while.")
-    return _coin(found)
+    return found
 
 
 @blueprint.get("/coins")
@@ -34,15 +33,7 @@ def list_coins() -> dict[str, Any]:
     if coin_id is not None:
         return get_coin(coin_id)
     coins = database().staging.list_coins(exchange=exchange, after=after, limit=limit)
-    return {"coins": [_coin(coin) for coin in coins], "next": _next_page(coins, exchange=exchange, limit=limit)}
-
-
-def _coin(found: dict[str, Any]) -> dict[str, Any]:
-    return {
-        **found,
-        "enriched_at": found["enriched_at"].isoformat(),
-        "updated_at": found["updated_at"].isoformat(),
-    }
+    return {"coins": coins, "next": _next_page(coins, exchange=exchange, limit=limit)}
 
 
 def _next_page(coins: list[dict[str, Any]], *, exchange: str | None, limit: int) -> str | None:

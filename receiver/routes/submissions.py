@@ -14,7 +14,7 @@ from flask.globals import app_ctx, request_ctx
 from receiver.clients import client
 from receiver.database import database
 from receiver.database.staging import Submission
-from receiver.parsing import ParsedCoins, parse_coins, read_media_type, refuse_encoded
+from receiver.parsing import parse_coins, read_media_type, refuse_encoded
 from receiver.problems import ProblemError
 from receiver.routes.numbers import read_bigint
 from receiver.telemetry import count_ids
@@ -41,14 +41,20 @@ def post_coins() -> Answer:
     body = request.get_data(cache=False)
     digest = hashlib.sha256(b"%s\0%s\0%s" % (mimetype.encode(), request.query_string, body)).digest()
     key, strict = _idempotency_key(), _is_strict()
-    if key is not None and (earlier := database().staging.find_submission(client=client(), idempotency_key=key)):
+    if earlier := _find_earlier(key):
         return _replay(earlier, digest)
     read = functools.partial(
         parse_coins, body, mimetype=mimetype, parameters=parameters, max_coins=app_ctx.app.config["MAX_COINS"]
     )
     coins = in_thread(read, pool=_reading) if len(body) > LARGE_BODY else read()
-    flask.g.ids = (len(coins.accepted), coins.duplicates, len(coins.rejected))
-    _refuse_bad(coins, strict=strict)
+    rejected = [vars(coin) for coin in coins.rejected]
+    counts = {"accepted": len(coins.accepted), "duplicates": coins.duplicates, "rejected": len(rejected)}
+    app_ctx.g.ids = counts
+    if not coins.accepted:
+        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "There is no coin id in the body.", rejected=rejected)
+    if strict and rejected:
+        detail = "With strict=1 every id must be good; nothing was staged."
+        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail, rejected=rejected)
     submission = Submission(
         client=client(),
         content_type=(request.content_type or "")[:MAX_CONTENT_TYPE_LENGTH],
@@ -60,13 +66,12 @@ def post_coins() -> Answer:
         number = database().submit(submission)
     except psycopg.errors.UniqueViolation:
         # Another request with the same key was committed since this one looked for it.
-        earlier = database().staging.find_submission(client=client(), idempotency_key=key or "")
+        earlier = _find_earlier(key)
         if earlier is None:
             raise
         return _replay(earlier, digest)
-    rejected = [vars(coin) for coin in coins.rejected]
-    count_ids(accepted=len(coins.accepted), duplicates=coins.duplicates, rejected=len(rejected))
-    return _answer(number, accepted=len(coins.accepted), duplicates=coins.duplicates, rejected=rejected)
+    count_ids(counts)
+    return _answer({"submission": number, **counts, "rejected": rejected})
 
 
 @blueprint.get("/submissions/<number>")
@@ -77,27 +82,12 @@ def get_submission(number: str) -> dict[str, Any]:
     if found is None:
         raise ProblemError(HTTPStatus.NOT_FOUND, "There is no such submission.")
     outcomes = [coin["outcome"] for coin in found["coins"]]
-    return {
-        **found,
-        "received_at": found["received_at"].isoformat(),
-        "counts": {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
-    }
+    return {**found, "counts": {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))}}
 
 
-def _answer(
-    submission: int, *, accepted: int, duplicates: int, rejected: list[dict[str, Any]], is_replayed: bool = False
-) -> Answer:
-    answer = {
-        "message": "accepted",
-        "submission": submission,
-        "accepted": accepted,
-        "duplicates": duplicates,
-        "rejected": rejected,
-    }
-    headers = {"Content-Type": "application/json", "Location": f"/submissions/{submission}"}
-    if is_replayed:
-        headers["Idempotent-Replayed"] = "true"
-    return _encode(answer) + "\n", HTTPStatus.ACCEPTED, headers
+def _find_earlier(key: str | None) -> dict[str, Any] | None:
+    """Return the answer that this client got with an idempotency key, and the digest of what it sent."""
+    return None if key is None else database().staging.find_submission(client=client(), idempotency_key=key)
 
 
 def _replay(earlier: dict[str, Any], digest: bytes) -> Answer:
@@ -106,8 +96,17 @@ def _replay(earlier: dict[str, Any], digest: bytes) -> Answer:
             HTTPStatus.UNPROCESSABLE_ENTITY,
             "This Idempotency-Key was used with another body, media type or query; use a new key for a new request.",
         )
-    flask.g.ids = (earlier["accepted"], earlier["duplicates"], len(earlier["rejected"]))
-    return _answer(**earlier, is_replayed=True)
+    app_ctx.g.ids = {
+        "accepted": earlier["accepted"],
+        "duplicates": earlier["duplicates"],
+        "rejected": len(earlier["rejected"]),
+    }
+    return _answer(earlier, **{"Idempotent-Replayed": "true"})
+
+
+def _answer(submission: dict[str, Any], **headers: str) -> Answer:
+    headers |= {"Content-Type": "application/json", "Location": f"/submissions/{submission['submission']}"}
+    return _encode({"message": "accepted", **submission}) + "\n", HTTPStatus.ACCEPTED, headers
 
 
 def _idempotency_key() -> str | None:
@@ -127,15 +126,3 @@ def _is_strict() -> bool:
     if strict not in {"0", "1"}:
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "strict is 1 or 0.")
     return strict == "1"
-
-
-def _refuse_bad(coins: ParsedCoins, *, strict: bool) -> None:
-    rejected = [vars(coin) for coin in coins.rejected]
-    if not coins.accepted:
-        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "There is no coin id in the body.", rejected=rejected)
-    if strict and rejected:
-        raise ProblemError(
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-            "With strict=1 every id must be good; nothing was staged.",
-            rejected=rejected,
-        )

@@ -8,47 +8,33 @@ gets a request only when it is whole, and a client gets its answer in time even 
 import asyncio
 import functools
 import io
-import json
 import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 from granian.rsgi import HTTPProtocol, Scope  # type: ignore[attr-defined]
 
-from receiver.problems import PROBLEM_TYPE, ProblemError, problem_of, too_large
+from receiver.problems import ENVIRON_PROBLEM, ProblemError, too_large
 from receiver.routes.operations import ENVIRON_STOPPING
 from receiver.serving.greenlets import run
 from receiver.serving.stopping import STOPPING_SIGNAL
-from receiver.telemetry import ENVIRON_STARTED, UNROUTED, note_request, request_id_of
+from receiver.telemetry import ENVIRON_STARTED
 
 ANSWER_DEADLINE = 1.5  # seconds from the end of a body to the answer; a busy machine may make two of it
 DRAIN_DEADLINE = 2.0  # seconds for which the rest of a refused body is read and thrown away
 SMALL_BODY = 65_536  # bytes, up to which a body is taken whatever is held of others
-MAX_BODIES = 64  # bodies of the largest size that are held at a time, those declared to be small aside
+MAX_BODIES = 64  # bodies of the largest size that are held at a time; small ones are taken above it too
 
 UNREADABLE = "\N{REPLACEMENT CHARACTER} (not ASCII)"  # stands for such a value, which Granian keeps to itself
 
 log = logging.getLogger("receiver")
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-
-
-@dataclass(kw_only=True, slots=True)
-class Request:
-    """A request on its way through the gateway."""
-
-    scope: Scope
-    exchange: HTTPProtocol
-    request_id: str
-    started: float
-    body: bytes = b""
-    held: int = 0  # bytes of a body that can be large
 
 
 class _UnwantedBodyError(ProblemError):
@@ -83,55 +69,48 @@ class Gateway:
 
     async def __rsgi__(self, scope: Scope, exchange: HTTPProtocol) -> None:
         """Serve one request; called by Granian."""
-        request = Request(
-            scope=scope,
-            exchange=exchange,
-            request_id=request_id_of(scope.headers.get("x-request-id")),
-            started=time.perf_counter(),
-        )
+        environ = _environ(scope)
+        body = bytearray()
         try:
-            request.body = await self._read_body(request)
-            await self._have_answered(request)
+            await self._read_body(scope, exchange, body)
+            environ["wsgi.input"] = io.BytesIO(body)
+            environ["CONTENT_LENGTH"] = str(len(body))
+            detail = "The receiver could not answer in time; try again."
+            with self._deadline(ANSWER_DEADLINE, HTTPStatus.SERVICE_UNAVAILABLE, detail):
+                await run(self._answer, environ, exchange)
         except ProblemError as problem:
-            self._refuse(request, problem)
+            self._answer(environ | {ENVIRON_PROBLEM: problem, "wsgi.input": io.BytesIO()}, exchange)
             if isinstance(problem, _UnwantedBodyError):
                 await self._drain(exchange)
-        except Exception:
-            log.exception("a request failed outside the application")
-            self._refuse(request, ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "The receiver failed."))
         finally:
-            self._bytes_held -= request.held
+            self._bytes_held -= len(body)
 
-    async def _read_body(self, request: Request) -> bytes:
-        headers = request.scope.headers
-        declared = headers.get("content-length")
-        if declared is None and not headers.get("transfer-encoding"):
-            return b""
+    async def _read_body(self, scope: Scope, exchange: HTTPProtocol, body: bytearray) -> None:
+        declared = scope.headers.get("content-length")
+        if declared is None and not scope.headers.get("transfer-encoding"):
+            return
         if declared is not None and int(declared) > self._max_bytes:
             raise self._too_large()
+        detail = f"The body took more than {self._body_seconds:g} seconds."
         try:
-            with self._deadline(
-                self._body_seconds,
-                HTTPStatus.REQUEST_TIMEOUT,
-                f"The body took more than {self._body_seconds:g} seconds.",
-            ):
+            with self._deadline(self._body_seconds, HTTPStatus.REQUEST_TIMEOUT, detail):
                 if declared is not None and int(declared) <= SMALL_BODY:
-                    return await request.exchange()
-                return await self._read_pieces(request)
+                    body += await exchange()
+                    self._bytes_held += len(body)
+                else:
+                    await self._read_pieces(exchange, body)
         except RuntimeError as error:
             raise ProblemError(HTTPStatus.BAD_REQUEST, "The body ended before its end.") from error
 
-    async def _read_pieces(self, request: Request) -> bytes:
+    async def _read_pieces(self, exchange: HTTPProtocol, body: bytearray) -> None:
         """Read a body that can be large, and count what has come of it: a client can declare more than it sends.
 
         Granian ends it with an empty piece, and puts one more before that when the client broke off.
         """
-        body = bytearray()
         empty = 0
-        async for piece in request.exchange:
+        async for piece in exchange:
             empty += not piece
             body += piece
-            request.held += len(piece)
             self._bytes_held += len(piece)
             if len(body) > self._max_bytes:
                 raise self._too_large()
@@ -139,12 +118,6 @@ class Gateway:
                 raise _UnwantedBodyError(HTTPStatus.SERVICE_UNAVAILABLE, "The receiver is busy; try again.")
         if empty > 1:
             raise ProblemError(HTTPStatus.BAD_REQUEST, "The body ended before its end.")
-        return bytes(body)
-
-    async def _have_answered(self, request: Request) -> None:
-        detail = "The receiver could not answer in time; try again."
-        with self._deadline(ANSWER_DEADLINE, HTTPStatus.SERVICE_UNAVAILABLE, detail):
-            await run(self._answer, request)
 
     @contextmanager
     def _deadline(self, seconds: float, status: HTTPStatus, detail: str) -> Iterator[None]:
@@ -162,32 +135,20 @@ class Gateway:
         finally:
             timer.cancel()
 
-    def _answer(self, request: Request) -> None:
+    def _answer(self, environ: dict[str, Any], exchange: HTTPProtocol) -> None:
         """Run the application on a request."""
         heads: list[tuple[int, list[tuple[str, str]]]] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], _exc_info: object = None) -> None:
             heads.append((int(status[:3]), headers))
 
-        environ = _environ(request) | {ENVIRON_STOPPING: self._is_stopping}
+        environ[ENVIRON_STOPPING] = self._is_stopping
         pieces = self._app(environ, start_response)
         try:
             body = b"".join(pieces)
         finally:
             getattr(pieces, "close", bool)()
-        request.exchange.response_bytes(*heads[-1], body)
-
-    def _refuse(self, request: Request, problem: ProblemError) -> None:
-        headers = [("content-type", PROBLEM_TYPE), ("x-request-id", request.request_id), *problem.headers.items()]
-        request.exchange.response_bytes(problem.status, headers, f"{json.dumps(problem_of(problem))}\n".encode())
-        note_request(
-            request_id=request.request_id,
-            client=_address(request.scope.client),
-            method=request.scope.method,
-            route=UNROUTED,
-            status=problem.status,
-            started=request.started,
-        )
+        exchange.response_bytes(*heads[-1], body)
 
     async def _drain(self, exchange: HTTPProtocol) -> None:
         """Throw away what a client is still sending, so that it comes to read its answer."""
@@ -205,11 +166,6 @@ class Gateway:
         self._is_stopping = True
 
 
-def _address(client: str) -> str:
-    """Return the address of an `address:port`."""
-    return client.rpartition(":")[0].strip("[]")
-
-
 _ENVIRON = {
     "SCRIPT_NAME": "",
     "wsgi.version": (1, 0),
@@ -221,22 +177,20 @@ _ENVIRON = {
 }
 
 
-def _environ(request: Request) -> dict[str, Any]:
-    """Return a request as WSGI has it (PEP 3333)."""
-    scope = request.scope
+def _environ(scope: Scope) -> dict[str, Any]:
+    """Return a request as WSGI has it (PEP 3333), without its body."""
     host, _, port = scope.server.rpartition(":")
     environ: dict[str, Any] = {
         **_ENVIRON,
         "REQUEST_METHOD": scope.method,
         "PATH_INFO": scope.path.encode().decode("latin-1"),
         "QUERY_STRING": scope.query_string.encode().decode("latin-1"),
-        "REMOTE_ADDR": _address(scope.client),
+        "REMOTE_ADDR": scope.client.rpartition(":")[0].strip("[]"),
         "SERVER_NAME": host,
         "SERVER_PORT": port,
         "SERVER_PROTOCOL": f"HTTP/{scope.http_version}",
         "wsgi.url_scheme": scope.scheme,
-        "wsgi.input": io.BytesIO(request.body),
-        ENVIRON_STARTED: request.started,
+        ENVIRON_STARTED: time.perf_counter(),
     }
     for name, value in scope.headers.items():
         if "_" in name:  # in WSGI it would pass for the header with hyphens, which a proxy vouches for
@@ -246,8 +200,6 @@ def _environ(request: Request) -> dict[str, Any]:
     for name in scope.headers.keys():  # noqa: SIM118 (they are no mapping)
         if scope.headers.get(name) is None:  # without it the request would pass for one that was sent no such header
             environ[_variable(name)] = UNREADABLE
-    environ["HTTP_X_REQUEST_ID"] = request.request_id
-    environ["CONTENT_LENGTH"] = str(len(request.body))
     return environ
 
 

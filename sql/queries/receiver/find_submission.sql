@@ -2,8 +2,8 @@
 SELECT
     submission.id AS submission,
     submission.body_sha256,
-    submission.duplicates,
     (SELECT count(*) FROM staged_coins WHERE submission_id = submission.id) AS accepted,
+    submission.duplicates,
     (
         SELECT
             coalesce(
