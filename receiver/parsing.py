@@ -26,6 +26,8 @@ UTF8_NAMES = {
 }
 _NO_PART_OF_A_NAME = str.maketrans("", "", " -_.:'\"")
 
+PACKED = (b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd")  # how gzip, zip with Excel's files, and zstd begin
+
 BAD_CATEGORIES = {
     "Cc": "contains a control character",
     "Cs": "not valid Unicode",
@@ -68,14 +70,18 @@ class ParsedCoins:
     rejected: list[RejectedCoin]
 
 
-def refuse_encoded(content_encoding: str) -> None:
+def refuse_encoded(*, content_encoding: str, transfer_encoding: str) -> None:
     """Raise 415 for a body that is packed, or said to be."""
-    if any(encoding.strip() not in {"", "identity"} for encoding in content_encoding.lower().split(",")):
-        raise ProblemError(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            "Send the body as it is, without a Content-Encoding such as gzip.",
-            headers={"Accept-Encoding": "identity"},
-        )
+    for name, sent, taken in (
+        ("Content-Encoding", content_encoding, {"", "identity"}),
+        ("Transfer-Encoding", transfer_encoding, {"", "identity", "chunked"}),
+    ):
+        if any(coding.strip() not in taken for coding in sent.lower().split(",")):
+            raise ProblemError(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                f"Send the body as it is, without a {name} such as gzip.",
+                headers={"Accept-Encoding": "identity"},
+            )
 
 
 def read_media_type(content_type: str) -> tuple[str, dict[str, str]]:
@@ -100,7 +106,7 @@ def parse_coins(body: bytes, *, mimetype: str, parameters: Mapping[str, str], ma
     if mimetype not in {"application/json", "text/csv"}:
         raise ProblemError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            f"Send application/json or text/csv, not {_shown(mimetype) or 'a body without a content type'}.",
+            f"Send the Content-Type application/json or text/csv, not {_shown(mimetype) or 'none'}.",
         )
     text = _decode(body, charset=parameters.get("charset", ""))
     if mimetype == "application/json":
@@ -128,7 +134,12 @@ def _shown(text: str) -> str:
 def _decode(body: bytes, *, charset: str) -> str:
     if charset.lower().translate(_NO_PART_OF_A_NAME) not in UTF8_NAMES:
         raise ProblemError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send UTF-8, not {_shown(charset)}.")
-    if body.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in body[:4]:
+    if body.startswith(PACKED):
+        raise ProblemError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "The body is a packed file, such as .gz or .xlsx; send the text that is in it, as CSV or JSON.",
+        )
+    if body.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in body[:2]:
         raise ProblemError(
             HTTPStatus.BAD_REQUEST, "The body is UTF-16 or UTF-32 from line 1 on; save or send it as UTF-8."
         )
@@ -180,10 +191,11 @@ def _no_constant(name: str) -> object:
 
 
 @dataclass(slots=True)
-class _BrokenRow:
-    """The first line of a row that is not CSV."""
+class _BadRow:
+    """A row that has no id to be read, in the first line of its text."""
 
     text: str
+    reason: str
 
 
 def _items_of_csv(text: str, *, at_most: int) -> list[object]:
@@ -194,26 +206,34 @@ def _items_of_csv(text: str, *, at_most: int) -> list[object]:
     for separator in SEPARATORS if separator_line is None else (separator_line[1],):
         rows = _rows_of_csv(text, separator)
         first = next(rows, [])
-        header = [] if isinstance(first, _BrokenRow) else [_trim(name).lower() for name in first]
+        header = [] if isinstance(first, _BadRow) else [_trim(name).lower() for name in first]
         if "coins" not in header:
             continue
         if header.count("coins") > 1:
             raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "The first line names the column coins twice.")
-        column = header.index("coins")
-        return [
-            row if isinstance(row, _BrokenRow) else row[column] if column < len(row) else ""
-            for row in itertools.islice(rows, at_most)
-        ]
+        column, columns = header.index("coins"), len(header)
+        return [_cell_of(row, column, columns, separator) for row in itertools.islice(rows, at_most)]
     lines = text.strip().splitlines() or [""]
     cure = (
         "" if len(lines) > 1 else ", and the ids follow on lines of their own; curl keeps line ends with --data-binary"
     )
     raise ProblemError(
-        HTTPStatus.UNPROCESSABLE_ENTITY, f"Line 1 must name a column coins{cure}. It is: {_shown(lines[0])}"
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        f"Line 1 must name a column coins, with a comma, semicolon or tab between columns{cure}."
+        f" It is: {_shown(lines[0]) or 'empty'}",
     )
 
 
-def _rows_of_csv(text: str, separator: str) -> Iterator[list[str] | _BrokenRow]:
+def _cell_of(row: list[str] | _BadRow, column: int, columns: int, separator: str) -> object:
+    """Return what a row has in the column; where it has more cells than there are columns, nobody knows which it is."""
+    if isinstance(row, _BadRow):
+        return row
+    if any(map(str.strip, row[columns:])):
+        return _BadRow(separator.join(row), "more cells than the first line has columns")
+    return row[column] if column < len(row) else ""
+
+
+def _rows_of_csv(text: str, separator: str) -> Iterator[list[str] | _BadRow]:
     """Yield the rows that are not blank, as cells.
 
     Not by the module csv: it knows no space after a quote and, once it met a row that it cannot read, no next one.
@@ -236,7 +256,7 @@ def _rows_of_csv(text: str, separator: str) -> Iterator[list[str] | _BrokenRow]:
             # From here on no quote goes on in the next line, so that no line is read twice.
             cell = _cell_pattern(separator, quoted=r'[^"\r\n]')
             broken = rest_of_line.match(text, start)
-            yield _BrokenRow(broken[1])  # type: ignore[index]
+            yield _BadRow(broken[1], "not CSV: a quote is not closed, or followed by text")  # type: ignore[index]
             position = broken.end()  # type: ignore[union-attr]
         elif text.find('"', start, position) >= 0 or any(map(str.strip, cells)):
             yield cells
@@ -277,8 +297,8 @@ def _trim(text: str) -> str:
 
 
 def _reason_to_reject(coin_id: object) -> str | None:
-    if isinstance(coin_id, _BrokenRow):
-        return "not CSV: a quote is not closed, or followed by text"
+    if isinstance(coin_id, _BadRow):
+        return coin_id.reason
     if not isinstance(coin_id, str):
         return "not a string"
     if not coin_id:
@@ -292,7 +312,7 @@ def _reason_to_reject(coin_id: object) -> str | None:
 
 
 def _storable_text(item: object) -> str:
-    text = item.text if isinstance(item, _BrokenRow) else item
+    text = item.text if isinstance(item, _BadRow) else item
     pieces = iter([text]) if isinstance(text, str) else _json_pieces(text)
     shortened = "".join(itertools.islice(itertools.chain.from_iterable(pieces), MAX_REJECTED_VALUE_LENGTH))
     return _UNSTORABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", shortened)

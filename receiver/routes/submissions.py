@@ -36,7 +36,10 @@ blueprint = flask.Blueprint("submissions", __name__)
 def post_coins() -> Answer:
     """Stage the ids of a body."""
     request = request_ctx.request  # itself: through flask.request each attribute would be looked up anew
-    refuse_encoded(request.headers.get("Content-Encoding", ""))
+    refuse_encoded(
+        content_encoding=request.headers.get("Content-Encoding", ""),
+        transfer_encoding=request.headers.get("Transfer-Encoding", ""),
+    )
     mimetype, parameters = read_media_type(request.headers.get("Content-Type", ""))
     body = request.get_data(cache=False)
     digest = hashlib.sha256(b"%s\0%s\0%s" % (mimetype.encode(), request.query_string, body)).digest()

@@ -105,7 +105,7 @@ class Gateway:
     async def _read_pieces(self, exchange: HTTPProtocol, body: bytearray) -> None:
         """Read a body that can be large, and count what has come of it: a client can declare more than it sends.
 
-        Granian ends it with an empty piece, and puts one more before that when the client broke off.
+        Granian ends it with an empty piece, and puts one more before that when the client broke off, or sent trailers.
         """
         empty = 0
         async for piece in exchange:
@@ -117,7 +117,9 @@ class Gateway:
             if len(body) > SMALL_BODY and self._bytes_held > MAX_BODIES * self._max_bytes:
                 raise _UnwantedBodyError(HTTPStatus.SERVICE_UNAVAILABLE, "The receiver is busy; try again.")
         if empty > 1:
-            raise ProblemError(HTTPStatus.BAD_REQUEST, "The body ended before its end.")
+            raise ProblemError(
+                HTTPStatus.BAD_REQUEST, "The body is not whole, or has trailers; send all of it, and none."
+            )
 
     @contextmanager
     def _deadline(self, seconds: float, status: HTTPStatus, detail: str) -> Iterator[None]:

@@ -309,7 +309,13 @@ def test_an_idempotency_key_that_cannot_be_read_is_refused(
         (b"Content-Type: TEXT/CSV;CHARSET=UTF8;", 202, ""),
         (b"content-type: text/csv\r\ncontent-type: application/json", 415, "not text/csv,application/json"),
         (b"content-type: text/csv; charset=\xe9", 415, "not ascii"),
-        (b"accept: */*", 415, "a body without a content type"),
+        (b"accept: */*", 415, "not none"),
+        (b"content-type: text/csv, text/csv; charset=utf-8", 415, "not text/csv, text/csv"),
+        (b'content-type: text/csv; charset=utf-8; header=present; x="a,b"', 202, ""),
+        (b"content-type: application/x-www-form-urlencoded", 415, "Send the Content-Type application/json or text/csv"),
+        (b"content-type: multipart/form-data; boundary=x", 415, "Send the Content-Type application/json or text/csv"),
+        (b"content-type: text/csv\r\ncontent-length: 13", 202, ""),
+        (b"content-type: text/csv\r\nx-forwarded-for: \xff\r\nx-api-key: a\r\nx-api-key: b", 202, ""),
         (b"content-type: text/csv\r\ncontent-encoding: identity, Identity", 202, ""),
         (b"content-type: text/csv\r\ncontent-encoding:", 202, ""),
         (b"content-type: text/csv\r\ncontent-encoding: gzip", 415, "Content-Encoding"),
@@ -340,8 +346,93 @@ def test_a_query_may_hold_raw_utf_8(receiver: Receiver) -> None:
     assert status == json.loads(problem)["status"] == 404
 
 
+ONE = b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-type: %s\r\ncontent-length: 13\r\n\r\ncoins\nbitcoin"
+
+
+def test_requests_that_do_not_wait_for_answers_are_answered_in_turn(receiver: Receiver) -> None:
+    with closing(connect(receiver)) as client:
+        client.sendall(ONE % (b"/coins", b"text/csv") + ONE % (b"/coins", b"x/y") + ONE % (b"/coins", b"text/csv"))
+        reader = client.makefile("rb")
+        answers = []
+        for _ in range(3):
+            heads = [line.strip().lower() for line in iter(reader.readline, b"\r\n")]
+            length = next(int(line.split()[1]) for line in heads if line.startswith(b"content-length:"))
+            answers.append((int(heads[0].split()[1]), reader.read(length)))
+    assert [status for status, _ in answers] == [202, 415, 202]
+    assert json.loads(answers[0][1])["submission"] < json.loads(answers[2][1])["submission"]
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [
+        *(("POST", "http://localhost/coins", 202), ("POST", "http://elsewhere/coins?strict=1", 202)),
+        *(("POST", target, 202) for target in ("/coins?", "/%63oins", "//coins", "/coins#there")),
+        *(("POST", target, 404) for target in ("/coins;a", "/COINS", "/coins%3F", "/./coins", "/%zz", "*")),
+        *(("POST", "/coins?strict", 422), ("POST", "/coins?strict=%ff", 422), ("OPTIONS", "*", 404)),
+        *(("OPTIONS", "/coins", 200), ("PUT", "/coins", 405), ("SPEW", "/coins", 405), ("TRACE", "/livez", 405)),
+        *(("DELETE", "/submissions/1", 405), ("CONNECT", "localhost:80", 404), ("OPTIONS", "/nothing", 404)),
+    ],
+)
+def test_targets_and_methods_of_every_form_are_answered(
+    receiver: Receiver, method: str, target: str, status: int
+) -> None:
+    with closing(connect(receiver)) as client:
+        client.sendall((ONE % (target.encode(), b"text/csv")).replace(b"POST", method.encode(), 1))
+        got, answer = read_reply(client)
+    assert got == status
+    assert status < 300 or json.loads(answer)["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "status"),
+    [
+        (b"chunked", b"d;name=value\r\ncoins\nbitcoin\r\n0\r\n\r\n", 202),
+        (b"Chunked", b"D\r\ncoins\nbitcoin\r\n0\r\n\r\n", 202),
+        (b"gzip, chunked", b"d\r\ncoins\nbitcoin\r\n0\r\n\r\n", 415),
+        (b"chunked", b"d\r\ncoins\nbitcoin\r\n0\r\nx-sum: 1\r\n\r\n", 400),
+        *((b"chunked", size + b"\r\ncoins\nbitcoin\r\n0\r\n\r\n", 400) for size in (b"5", b"zz", b"-1", b"f" * 20)),
+    ],
+)
+def test_chunks_are_understood_or_refused(
+    receiver: Receiver, connection: psycopg.Connection, coding: bytes, body: bytes, status: int
+) -> None:
+    with closing(connect(receiver)) as client:
+        head = b"POST /coins HTTP/1.1\r\nhost: x\r\ncontent-type: text/csv\r\ntransfer-encoding: "
+        client.sendall(head + coding + b"\r\n\r\n" + body)
+        got, answer = read_reply(client)
+    assert (got, "detail" in json.loads(answer)) == (status, status >= 400)
+    assert submissions(connection) == (status == 202)
+
+
+def test_a_client_that_waits_to_be_told_to_continue_is_told_so_or_refused_at_once(receiver: Receiver) -> None:
+    for length, says in ((13, CONTINUE), (2**30, b"HTTP/1.1 413 ")):
+        with closing(connect(receiver)) as client:
+            client.sendall(head("expect: 100-continue", f"content-length: {length}"))
+            assert client.recv(len(says)) == says
+            if says == CONTINUE:
+                client.sendall(b"coins\nbitcoin")
+                assert read_reply(client)[0] == 202
+
+
+@pytest.mark.parametrize("headers", ["content-length: 13", "transfer-encoding: chunked"])
+def test_a_client_that_closes_its_sending_half_gets_no_answer_and_its_ids_are_committed(
+    receiver: Receiver, connection: psycopg.Connection, headers: str
+) -> None:
+    body = b"coins\nbitcoin"
+    with closing(connect(receiver)) as client:
+        client.sendall(head(headers) + (chunked(body) + b"0\r\n\r\n" if "chunked" in headers else body))
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(1) == b""
+        await_condition(lambda: submissions(connection) == 1, within=10)
+    assert connection.execute("SELECT coin_id FROM staged_coins").fetchall() == [("bitcoin",)]
+
+
 def test_a_head_that_is_not_http_is_refused_and_the_receiver_goes_on(receiver: Receiver) -> None:
-    for garbage in (b"\0\r\n\r\n", b"POST /coins HTTP/1.1\r\ncontent-length: 1e9\r\n\r\n"):
+    length = b"POST /coins HTTP/1.1\r\ncontent-length: "
+    for garbage in (
+        *(b"\0\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01\x00\xa5\x01" + b"a" * 160),
+        *(length + lengths + b"\r\n\r\n" for lengths in (b"1e9", b"-1", b"+1", b"1, 1", b"1\r\ncontent-length: 2")),
+    ):
         with closing(connect(receiver)) as client:
             client.sendall(garbage)
             assert read_reply(client)[0] in {0, 400}

@@ -85,6 +85,10 @@ def test_json_ids_are_kept_as_sent(body: str, ids: list[str]) -> None:
         ('"\\ud800"', "\\ud800", "not valid Unicode"),
         ('"\\u200b \\u200b"', "\u200b \u200b", "empty id"),
         ('"bit\\u200bcoin"', "bit\u200bcoin", "contains an invisible character"),
+        *(
+            (json.dumps(f"a{mark}b"), f"a{mark}b", "contains an invisible character")
+            for mark in "\u200d\u00ad\ufeff\u2066"
+        ),
         ('"\\u202egnp\\u202cx"', "\u202egnp\u202cx", "contains an invisible character"),
         (json.dumps("x" * 129), "x" * 129, "longer than 128 characters"),
         (json.dumps("x" * 300), "x" * 200, "longer than 128 characters"),
@@ -119,6 +123,10 @@ def test_json_of_another_form_is_refused(body: bytes, status: int) -> None:
         ("coins\nbitcoin\nethereum\n", ["bitcoin", "ethereum"]),
         ("coins\r\nbitcoin\r\nethereum\r\n", ["bitcoin", "ethereum"]),
         ("\ufeffCoins\nbitcoin", ["bitcoin"]),
+        ("coins\ne\u0301\n\u00e9\na\u00a0b\n\u00a0c\u3000", ["e\u0301", "\u00e9", "a\u00a0b", "c"]),
+        ('"","coins"\n"1","bitcoin"\n', ["bitcoin"]),
+        (",coins,\n0,bitcoin,\n", ["bitcoin"]),
+        (",".join(["x"] * 100_000 + ["coins"]) + "\n" + "1," * 100_000 + "bitcoin", ["bitcoin"]),
         ('" COINS "\n"bitcoin"\n"a,b"\n"a""b"\na"b', ["bitcoin", "a,b", 'a"b']),
         ('name,coins,x\n"Bit,\ncoin",bitcoin,1\nEther,ethereum', ["bitcoin", "ethereum"]),
         ("coins,\nbitcoin,\nethereum,,,", ["bitcoin", "ethereum"]),
@@ -132,6 +140,7 @@ def test_csv_ids_are_kept_as_sent(body: str, ids: list[str]) -> None:
 
 
 BROKEN = "not CSV: a quote is not closed, or followed by text"
+SURPLUS = "more cells than the first line has columns"
 
 
 @pytest.mark.parametrize(
@@ -147,11 +156,11 @@ BROKEN = "not CSV: a quote is not closed, or followed by text"
             ("coins;\na;\nb", "a b"),
         ),
         *(
-            ("sep=;\ncoins\nbitcoin;x", "bitcoin"),
+            ("sep=;\ncoins\nbitcoin;", "bitcoin"),
             ('\ufeff"SEP=\t"\r\nx\tcoins\r\n1\ta', "a"),
             ("sep=|\nx|Coins\n1|a", "a"),
         ),
-        *(("coins\na;b\nc,d", "a;b c"), ("coins\nsep=;", "sep=;")),
+        *(("coins\na;b\nc,", "a;b c"), ("coins\nsep=;", "sep=;")),
         # line ends
         *(("coins\ra\rb\r", "a b"), ("coins\r\na\nb\rc\r\n\r\n", "a b c"), ("coins\na\u2028b", "a\u2028b")),
         ("coins\n\x0ca\x0b\n\x85\n\x1c\n", "a"),
@@ -174,6 +183,9 @@ def test_csv_is_understood_as_spreadsheets_and_people_write_it(body: str, ids: s
         ('coins\na\n"b\nc"', [(1, "b\nc", "contains a control character")]),
         ("coins\na\nb\0c", [(1, "b\\u0000c", "contains a control character")]),
         ("coins\na\nb\x0cc\x0bd\x85e", [(1, "b\x0cc\x0bd\x85e", "contains a control character")]),
+        # a row with more cells than the first line, whose id is nobody knows where: R and pandas number rows that way
+        ('coins\n"1","b"\n2,c\n"a",\n', [(0, "1,b", SURPLUS), (1, "2,c", SURPLUS)]),
+        ("name,coins\nBit, Inc,bitcoin\nx,a", [(0, "Bit, Inc,bitcoin", SURPLUS)]),
         # a row that does not parse is one item, and the rest is read line by line
         ('coins\na\n"b\nc\n"d"', [(1, '"b', BROKEN)]),
         ('coins\na\n"b" c\n"d\ne"\nf', [(1, '"b" c', BROKEN), (2, '"d', BROKEN)]),
@@ -212,12 +224,20 @@ def parse_or_none(text: str) -> ParsedCoins | None:
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b"", "422 Line 1 must name a column coins, and the ids follow"),
+        (b"", "422 Line 1 must name a column coins"),
+        (b" \n", "It is: empty"),
         (b"coinsbitcoinethereum", "--data-binary"),
-        (b"bitcoin\nethereum", "422 Line 1 must name a column coins. It is: bitcoin"),
+        (b"coins|name\nbitcoin|B", "with a comma, semicolon or tab between columns. It is: coins|name"),
+        (b"co\0ins\na", "It is: co\0ins"),
+        (b"\x1f\x8b\x08\0" + bytes(20), "415 The body is a packed file"),
+        (b"PK\x03\x04" + bytes(20), "415 The body is a packed file, such as .gz or .xlsx; send the text"),
+        (
+            b"bitcoin\nethereum",
+            "422 Line 1 must name a column coins, with a comma, semicolon or tab between columns. It is: bitcoin",
+        ),
         (b"coin\nbitcoin", "It is: coin"),
         (b'{"coins": ["bitcoin"]}', 'It is: {"coins"'),
-        (b'"coins\nbitcoin', '422 Line 1 must name a column coins. It is: "coins'),
+        (b'"coins\nbitcoin', 'between columns. It is: "coins'),
         (b"coins,coins\na,b", "422 The first line names the column coins twice."),
         (b"x" * 5000 + b"\na", "It is: " + "x" * 60 + " ..."),
         (
@@ -256,10 +276,14 @@ def test_the_names_of_utf_8_and_of_its_part_ascii_are_understood(charset: str) -
         (CSV, "iso-8859-1", "Send UTF-8, not iso-8859-1."),
         (JSON, "utf-16", "Send UTF-8, not utf-16."),
         (JSON, "x" * 5000, "Send UTF-8, not " + "x" * 60 + " ...."),
-        ("text/plain", "", "Send application/json or text/csv, not text/plain."),
-        ("", "", "Send application/json or text/csv, not a body without a content type."),
-        ("application/vnd.api+json", "", "Send application/json or text/csv, not application/vnd.api+json."),
-        ("x/" + "y" * 5000, "", "Send application/json or text/csv, not x/" + "y" * 58 + " ...."),
+        ("text/plain", "", "Send the Content-Type application/json or text/csv, not text/plain."),
+        ("", "", "Send the Content-Type application/json or text/csv, not none."),
+        (
+            "application/vnd.api+json",
+            "",
+            "Send the Content-Type application/json or text/csv, not application/vnd.api+json.",
+        ),
+        ("x/" + "y" * 5000, "", "Send the Content-Type application/json or text/csv, not x/" + "y" * 58 + " ...."),
     ],
 )
 def test_other_media_types_and_charsets_are_refused(mimetype: str, charset: str, says: str) -> None:
