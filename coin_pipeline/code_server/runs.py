@@ -31,6 +31,9 @@ CAN_FORK = sys.platform == "linux"  # elsewhere no run would be told when the pr
 KILL_AFTER = 5.0  # seconds that a run has to end, once its code server is stopping or gone
 EARLIER_RUNS_TIMEOUT = 2 * KILL_AFTER  # seconds
 POLL_EVERY = 0.05  # seconds
+# Seconds for a fork, with the lock held that every launch needs; one that has to import first takes two, or six on a
+# slow machine. Before the server takes itself for deaf.
+FORK_WITHIN = 12.0
 
 log = logging.getLogger("dagster.code_server")
 
@@ -44,7 +47,7 @@ class RunProcess(SpawnProcess):
     def _Popen(process: BaseProcess) -> Any:  # noqa: ANN401, N802 (as multiprocessing has it)
         if CAN_FORK:
             try:
-                with noting_death():
+                with not_for_ever(), noting_death():
                     return ForkedPopen(process)
             except (OSError, EOFError) as error:
                 note_cold_runs(error)
@@ -92,6 +95,24 @@ def note_cold_runs(error: Exception) -> None:
     if repr(error) not in _reasons:
         _reasons.append(repr(error))
         log.warning("Runs start cold, a second later than need be: nothing to fork them from (%r)", error)
+
+
+@contextmanager
+def not_for_ever() -> Iterator[None]:
+    """Kill what runs are forked from when it does not fork: it is frozen, and the run starts cold."""
+    server: Any = forkserver._forkserver  # noqa: SLF001 (nobody else knows)
+
+    def kill() -> None:
+        if server._forkserver_pid is not None:  # noqa: SLF001
+            os.kill(server._forkserver_pid, signal.SIGKILL)  # noqa: SLF001
+
+    timer = threading.Timer(FORK_WITHIN, kill)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager

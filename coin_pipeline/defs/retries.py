@@ -19,6 +19,8 @@ class RetryUnlessInterrupted(dg.RetryPolicy):
             BaseException: the interrupt that is being handled.
         """
         error = sys.exception()
-        if error is not None and not isinstance(error, Exception):
-            raise error
+        while error is not None:  # what an interrupt has cut short may have raised an error of its own
+            if not isinstance(error, Exception):
+                raise error
+            error = error.__context__
         return float(super().calculate_delay(attempt_num))

@@ -25,7 +25,7 @@ from coin_pipeline.lookups.settling import Ending, Settler, Tally
 
 PLAN_EVERY = 10.0  # seconds: how many refreshes the credit allows changes slowly
 HEARTBEAT_EVERY = 2.0  # seconds
-BREAK_OFF_WITHIN = 5.0  # seconds; what still hangs then ends by its own time-outs, and records nothing
+BREAK_OFF_WITHIN = 3.0  # seconds; what still hangs then ends by its own time-outs, and records nothing
 POLL_EVERY = 0.25  # seconds
 POLL_AT_LEAST_EVERY = 1.5  # seconds, however long a look takes
 
@@ -129,14 +129,30 @@ class Drain:
             CoinGeckoUnavailableError: the breaker is open.
             psycopg.OperationalError: the database is lost.
         """
+        # Beside the main thread, which an interrupt hits wherever it is: it would leave a statement half made, and come
+        # out as that connection's error.
+        threads = ThreadPoolExecutor(self._limits.concurrency + 3, thread_name_prefix="lookup")
+        drain = threads.submit(self._drain, threads)
+        try:
+            while wait({drain}, timeout=POLL_EVERY).not_done:
+                pass  # here an interrupt is noticed, whichever thread it came to
+            return drain.result()
+        except Exception:
+            raise
+        except BaseException:  # told to end
+            self._break_off(drain)
+            raise
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def _drain(self, threads: ThreadPoolExecutor) -> DrainReport:
         started = time.monotonic()
         self._deadline = self._settler.deadline = started + self._limits.leasing_seconds
-        threads = ThreadPoolExecutor(self._limits.concurrency + 2, thread_name_prefix="lookup")
         workers: set[Future[None]] = set()
+        self._queue.hold_slot()
+        heart = threads.submit(self._stay_alive)
+        idle_since = time.monotonic()
         try:
-            self._queue.hold_slot()
-            heart = threads.submit(self._stay_alive)
-            idle_since = time.monotonic()
             while not self._is_over() and (workers or time.monotonic() - idle_since < self._limits.idle_seconds):
                 if self._take_up_pending():
                     self._inquiry.begin_if_due(threads, deadline=self._deadline, stop=self._stop)
@@ -149,13 +165,11 @@ class Drain:
                 if inquiries:  # the lookups that waited for it begin now
                     idle_since = time.monotonic()
                 workers -= _ended({heart, *workers})
-        except Exception:
-            self._end(threads, workers)
-            raise
-        except BaseException:  # told to end
-            self._break_off(threads, workers)
-            raise
-        self._end(threads, workers)
+        finally:  # the calls that are under way are waited for
+            self._stop.set()
+            wait(workers)
+            self._done.set()
+            wait({heart, *self._inquiry.under_way})
         _ended({heart, *workers})
         self._inquiry.await_end()
         return DrainReport(
@@ -168,26 +182,14 @@ class Drain:
             seconds=time.monotonic() - started,
         )
 
-    def _end(self, threads: ThreadPoolExecutor, workers: set[Future[None]]) -> None:
-        """Wait for the calls that are under way."""
-        self._stop.set()
-        try:
-            wait(workers)
-            self._done.set()
-            threads.shutdown()
-        except BaseException:  # told to end meanwhile
-            self._break_off(threads, workers)
-            raise
-
-    def _break_off(self, threads: ThreadPoolExecutor, workers: set[Future[None]]) -> None:
+    def _break_off(self, drain: Future[DrainReport]) -> None:
         """Wait for no call: close their connections, and hand everything back. Their credit stays counted."""
         self._stop.set()
         self._client.break_off()
         try:
-            wait({*workers, *self._inquiry.under_way}, timeout=BREAK_OFF_WITHIN)
+            wait({drain}, timeout=BREAK_OFF_WITHIN)
         finally:
             self._done.set()
-            threads.shutdown(wait=False, cancel_futures=True)
             with suppress(psycopg.Error):  # an interrupt it remains
                 self._queue.leave()
 

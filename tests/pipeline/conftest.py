@@ -88,6 +88,15 @@ class RunningCodeServer:
             )
             return self.dagster.instance.submit_run(run.run_id, workspace).run_id
 
+    def tick(self, sensor: str) -> object:
+        """Have a sensor evaluated, as the daemon does."""
+        with self._workspace() as context:
+            location = context.create_request_context().get_code_location("coin_pipeline")
+            (repository,) = location.get_repositories().values()
+            return location.get_sensor_execution_data(
+                self.dagster.instance, repository.handle, sensor, None, None, None, None, None
+            )
+
     def monitor(self) -> None:
         """Look at all runs once, as the daemon does every ten seconds."""
         with self._workspace() as context:

@@ -206,6 +206,11 @@ def test_whoever_retries_waits_for_less_than_five_seconds_and_lets_a_run_end_tha
         except KeyboardInterrupt:
             with pytest.raises(KeyboardInterrupt):
                 policy.calculate_delay(1)
+            try:
+                raise psycopg.OperationalError  # what it has cut short
+            except psycopg.Error:
+                with pytest.raises(KeyboardInterrupt):
+                    policy.calculate_delay(1)
 
 
 def test_a_run_that_is_started_by_hand_takes_a_slot_or_says_who_has_it(

@@ -1,8 +1,11 @@
 """Runs: forked from a warm process, ended with it, and never in each other's way. Real processes, killed and frozen."""
 
+import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,11 +27,8 @@ LATENCY = 25.0  # seconds that CoinGecko takes to answer
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="runs start cold elsewhere")
 
 # The code server as it is, but for how long it waits.
-IMPATIENT = """
-from coin_pipeline.code_server import __main__, server, watch
-server.END_WITHIN, watch.ANSWER_WITHIN, watch.ASK_EVERY = 1.0, 0.5, 0.2
-__main__.main()
-"""
+IMPATIENT = "from coin_pipeline.code_server import __main__, server as s; s.END_WITHIN = 1.0; __main__.main()"
+SOON_DEAF = "from coin_pipeline.code_server import __main__, watch as w; w.ANSWER_WITHIN = 0.5; __main__.main()"
 
 
 @pytest.fixture(scope="module")
@@ -198,11 +198,13 @@ def test_a_run_older_than_it_can_be_is_ended_and_reported_and_red(
 
 
 def test_a_code_server_that_is_deaf_ends(
-    server: RunningCodeServer, dagster: Dagster, connection: psycopg.Connection
+    dagster: Dagster, coingecko: dict[str, str], connection: psycopg.Connection
 ) -> None:
-    run_id = start_drain(server, connection)
-    run = server.run_of(run_id)
-    with psycopg.connect(dagster.environment["DAGSTER_DATABASE_URL"]) as storage:
+    with (
+        serving(dagster, program=SOON_DEAF, variables=coingecko) as server,
+        psycopg.connect(dagster.environment["DAGSTER_DATABASE_URL"]) as storage,
+    ):
+        run = server.run_of(start_drain(server, connection))
         storage.execute("LOCK TABLE runs")  # whoever asks how a run ended waits, with the lock of all executions held
         run.kill()
         assert server.process.wait(30) == 1
@@ -223,12 +225,78 @@ def test_a_run_that_is_killed_before_its_step_begins_frees_its_slot_at_once(
     dagster.await_status(run_id, dg.DagsterRunStatus.FAILURE, seconds=10)
 
 
+NO_TMP = "import tempfile; tempfile.tempdir = '/proc'"
+OTHER_DAGSTER = """
+import multiprocessing
+from dagster._grpc.server import DagsterApiServer
+
+ours = DagsterApiServer.__init__
+
+def init(self, *args, **arguments):
+    ours(self, *args, **arguments)
+    self._mp_ctx = multiprocessing.get_context("fork")
+
+DagsterApiServer.__init__ = init
+"""
+
+
+@pytest.mark.parametrize(
+    ("prelude", "directory"),
+    [
+        ("", "x" * 120),
+        pytest.param(NO_TMP, "tmp", marks=pytest.mark.faults),
+        pytest.param(OTHER_DAGSTER, "tmp", marks=pytest.mark.faults),
+    ],
+    ids=["TMPDIR is long", "nothing can be written to TMPDIR", "Dagster starts runs in another way"],
+)
 def test_where_nothing_can_be_forked_runs_start_cold_and_one_line_says_why(
-    dagster: Dagster, coingecko: dict[str, str], tmp_path: Path
+    dagster: Dagster, coingecko: dict[str, str], tmp_path: Path, prelude: str, directory: str
 ) -> None:
-    long = tmp_path / ("x" * 120)
-    long.mkdir()
-    with serving(dagster, variables={**coingecko, "TMPDIR": str(long)}) as server:
+    (tmp_path / directory).mkdir()
+    variables = {**coingecko, "TMPDIR": str(tmp_path / directory)}
+    with serving(dagster, program=f"{prelude}\n{IMPATIENT}", variables=variables) as server:
+        for _ in range(2):
+            run_id = server.launch("prune")
+            dagster.await_status(run_id, dg.DagsterRunStatus.SUCCESS, seconds=60)
+        assert server.log.read_text().count("Runs start cold") == 1
+
+
+@pytest.mark.faults
+def test_a_run_starts_cold_where_what_runs_are_forked_from_is_frozen_and_the_next_one_warm(
+    dagster: Dagster, coingecko: dict[str, str]
+) -> None:
+    program = "from coin_pipeline.code_server import __main__, runs; runs.FORK_WITHIN = 2.0; __main__.main()"
+    with serving(dagster, program=program, variables=coingecko) as server:
+        source = server.forked_from()
+        source.suspend()
         run_id = server.launch("prune")
         dagster.await_status(run_id, dg.DagsterRunStatus.SUCCESS, seconds=60)
         assert server.log.read_text().count("Runs start cold") == 1
+        assert is_gone(source)
+        run_id = server.launch("prune")
+        dagster.await_status(run_id, dg.DagsterRunStatus.SUCCESS, seconds=60)
+        assert "is started again" in server.log.read_text()
+
+
+@pytest.mark.faults
+def test_six_sessions_that_hang_keep_no_run_from_starting_for_ten_seconds(
+    dagster: Dagster, coingecko: dict[str, str], connection: psycopg.Connection
+) -> None:
+    find = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    frozen: set[int] = set()
+    with serving(dagster, variables=coingecko) as server, ThreadPoolExecutor(6) as threads:
+        before = set(connection.execute(find).fetchall())
+        ticks = [threads.submit(server.tick, "staged_coins_sensor") for _ in range(6)]  # as many as it has threads
+        await_until(lambda: len(set(connection.execute(find).fetchall()) - before) >= 6, seconds=10, what="ticks")
+        try:
+            for (backend,) in set(connection.execute(find).fetchall()) - before:
+                os.kill(backend, signal.SIGSTOP)
+                frozen.add(backend)
+            started = time.monotonic()
+            run_id = server.launch("prune")
+            assert time.monotonic() - started < 10
+            assert [tick.exception() for tick in ticks].count(None) == 0
+        finally:
+            for backend in frozen:
+                os.kill(backend, signal.SIGCONT)
+        dagster.await_status(run_id, dg.DagsterRunStatus.SUCCESS, seconds=30)

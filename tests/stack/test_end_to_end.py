@@ -210,7 +210,7 @@ def test_a_killed_run_is_noticed_and_alerted_within_seconds(stack: RunningStack)
             lambda: dagster.execute(find_status, (run_id,)).fetchall() == [("FAILURE",)], seconds=5, what="a failed run"
         )
     await_until(
-        lambda: stack.rows("SELECT cause FROM alerts") == [("run of drain failed",)], seconds=10, what="an alert"
+        lambda: stack.rows("SELECT cause FROM alerts") == [("run of drain failed",)], seconds=30, what="an alert"
     )
     held = "SELECT FROM lookup_runs WHERE slot_until > now()"
     await_until(lambda: stack.rows(held) == [], seconds=5, what="its slot free")
@@ -240,7 +240,7 @@ def test_everything_killed_at_once_loses_nothing_and_sigterm_leaves_nothing(stac
         with suppress(psutil.NoSuchProcess):  # those that end with their parent may have done so
             process.kill()
     stack.process.wait()
-    await_until(lambda: not processes_in(stack.home), seconds=10, what="everything dead")
+    await_until(lambda: not processes_in(stack.home), seconds=20, what="everything dead")
 
     with running_stack(stack.home, "--standin") as again:
         await_until(lambda: nothing_is_pending(again), seconds=60, what="every coin resolved")
