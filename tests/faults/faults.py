@@ -56,16 +56,17 @@ def kill_receiver_worker(world: World) -> None:
     kill(workers)
 
 
+def runs(world: World) -> list[psutil.Process]:
+    """Return the processes of runs, which are warm."""
+    children = service(world, "code-server").children()
+    return [run for child in children if FORKED_FROM in " ".join(child.cmdline()) for run in child.children()]
+
+
 def kill_run(world: World) -> None:
     """Kill a run with lookups in flight."""
-
-    def runs() -> list[psutil.Process]:
-        children = service(world, "code-server").children()
-        return [run for child in children if FORKED_FROM in " ".join(child.cmdline()) for run in child.children()]
-
-    await_until(lambda: runs() != [], seconds=30, what="a run")
+    await_until(lambda: runs(world) != [], seconds=30, what="a run")
     world.await_lookups()
-    kill(runs())
+    kill(runs(world))
 
 
 def kill_everything(world: World) -> None:

@@ -1,6 +1,9 @@
 """Whatever goes wrong under load, no client was told anything that is not true in the end."""
 
+import time
+from itertools import count
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -8,6 +11,7 @@ from stack.home import Home
 from tests.faults import faults
 from tests.faults.conftest import World, world_in
 from tests.faults.faults import Fault
+from tests.stack.conftest import await_until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -57,6 +61,30 @@ def test_many_faults_upon_one_another_lose_no_coin(world: World) -> None:
         faults.kill_service("postgres")(world)
         world.await_accepted()
     assert world.violations() == []
+
+
+@pytest.mark.faults
+def test_a_run_that_is_killed_twenty_times_loses_nothing_and_the_next_one_starts_as_quickly(world: World) -> None:
+    unknown = iter(f"nobody-{number}" for number in count())
+
+    def seconds_to_answer() -> float:
+        """POST while no run is there, and return how long it takes until there is an outcome."""
+        await_until(lambda: faults.runs(world) == [], seconds=90, what="no run")
+        started = time.monotonic()
+        assert world.traffic.post([next(unknown)]).is_acknowledged
+        await_until(lambda: world.pending() == 0, seconds=60, what="an outcome")
+        return time.monotonic() - started
+
+    before = [seconds_to_answer() for _ in range(5)]
+    for _ in range(20):
+        assert world.traffic.post([next(unknown) for _ in range(40)]).is_acknowledged
+        await_until(lambda: faults.runs(world) != [], seconds=60, what="a run")
+        time.sleep(world.traffic.chance.uniform(0, 1))
+        faults.kill(faults.runs(world))
+    after = [seconds_to_answer() for _ in range(5)]
+    assert world.violations() == []
+    assert median(after) < 2 * median(before), (before, after)
+    assert "Runs start cold" not in (world.home.logs / "code-server.log").read_text()
 
 
 @pytest.mark.faults

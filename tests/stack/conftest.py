@@ -4,10 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +48,11 @@ class RunningStack:
         with psycopg.connect(self.state["database_url"], autocommit=True) as connection:
             return connection.execute(statement.encode()).fetchall()
 
+    def execute(self, statement: str) -> None:
+        """Have challenge_db do something."""
+        with psycopg.connect(self.state["database_url"], autocommit=True) as connection:
+            connection.execute(statement.encode())
+
     def pid_of(self, name: str) -> int:
         return next(int(each["pid"]) for each in self.home.read_state()["processes"] if each["name"] == name)
 
@@ -54,6 +62,22 @@ class RunningStack:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(30)
         return time.monotonic() - started
+
+
+@contextmanager
+def chat() -> Iterator[str]:
+    """Serve a chat's webhook, which takes everything, and yield its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(HTTPStatus.OK)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
 
 
 def processes_in(home: Home) -> list[psutil.Process]:

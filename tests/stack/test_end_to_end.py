@@ -9,11 +9,8 @@ import signal
 import statistics
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import psutil
@@ -27,31 +24,15 @@ from stack.home import Home
 from stack.spew import REPLY_LIMIT, spew, tasks_of
 from stack.standin.market import WELL_KNOWN_COINS, coin_ids, exchanges_of
 from tests.compose.project import PROJECT
-from tests.stack.conftest import COINS, RunningStack, await_until, processes_in, running_stack
+from tests.stack.conftest import COINS, RunningStack, await_until, chat, processes_in, running_stack
 
 JSON_COINS = ["bitcoin", "ethereum", "gemini-dollar", "not-a-coin", "ethereum", "", "boringdao-[old]"]
 CSV_COINS = ["bitcoin", "tether", "monacoin", "another/../coin?x=#"]
 
 
 @pytest.fixture(scope="module")
-def chat() -> Iterator[str]:
-    """The URL of a chat's webhook, which takes everything."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["content-length"]))
-            self.send_response(HTTPStatus.OK)
-            self.end_headers()
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def stack(home: Home, chat: str) -> Iterator[RunningStack]:
-    with running_stack(home, "--standin", environment={"ALERT_WEBHOOK_URL": chat}) as stack:
+def stack(home: Home) -> Iterator[RunningStack]:
+    with chat() as url, running_stack(home, "--standin", environment={"ALERT_WEBHOOK_URL": url}) as stack:
         yield stack
 
 
