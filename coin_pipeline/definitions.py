@@ -18,6 +18,10 @@ defs = dg.Definitions.merge(
     operations.defs,
     dg.Definitions(
         executor=dg.in_process_executor,
-        resources={"settings": settings, "database": DatabaseResource(settings=settings)},
+        resources={
+            "settings": settings,
+            "database": DatabaseResource(settings=settings),
+            "io_manager": dg.mem_io_manager,  # nothing is handed on; the one by default asks launchpads for a directory
+        },
     ),
 )

@@ -21,6 +21,7 @@ from rich.console import Console
 from stack.demo import await_nothing_pending, running_demo_stack, temporary_home
 from stack.spew import spew, tasks_of
 from stack.standin.market import WELL_KNOWN_COINS
+from stack.up import LINEAGE
 
 DOCS = Path(__file__).parent
 PAGE_TIMEOUT = 120_000  # milliseconds
@@ -80,9 +81,7 @@ def photograph_a_good_day(page: Page, ui_url: str) -> None:
     page.get_by_text("found").first.wait_for()
     save(page, "runs", height=520)
     page.set_viewport_size({"width": 1600, "height": 760})  # the graph is fitted into it when it opens
-    page.goto(f"{ui_url}/asset-groups")
-    page.get_by_text("marts").first.wait_for()
-    page.keyboard.press("Alt+e")  # expand all groups
+    page.goto(f"{ui_url}{LINEAGE}")
     page.get_by_text("exchanges_with_x").first.wait_for()
     save(page, "lineage", height=760)
     page.goto(f"{ui_url}/assets/coins")
@@ -130,7 +129,7 @@ def photograph_a_failed_check(page: Page, state: dict[str, Any], connection: psy
 def look_at_everything(page: Page, ui_url: str) -> None:
     """Have `pipeline_status` read and every check evaluated, as the schedule does, and open its page."""
     page.goto(f"{ui_url}/assets/pipeline_status")
-    page.get_by_role("button", name="Materialize").click()
+    page.get_by_role("button", name="Observe").click()
     page.get_by_text("Launched run").wait_for()
     page.goto(f"{ui_url}/runs")
     page.get_by_text("In progress (0)").wait_for()

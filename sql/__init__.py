@@ -21,7 +21,7 @@ def query(name: str) -> bytes:
 
 @cache
 def challenge_query(number: int) -> bytes:
-    """Return one of the statements in `challenge.sql`: 1 for the exchanges' figures, 2 for the names with an x."""
+    """Return one of the statements in `challenge.sql`: 1 for the exchanges' figures, 2 for those with an x."""
     return (SQL_DIR / "challenge.sql").read_bytes().split(b";")[number - 1]
 
 

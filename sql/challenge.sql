@@ -10,7 +10,7 @@ CROSS JOIN UNNEST(exchanges) AS exchange
 GROUP BY exchange
 ORDER BY distinct_coins DESC, exchange COLLATE "C";
 
--- 2. The exchanges with an "x" in their name.
+-- 2. The exchanges with an "x" in CoinGecko's identifier of them, which need not be in their name.
 SELECT DISTINCT exchange COLLATE "C" AS exchange
 FROM coins
 CROSS JOIN UNNEST(exchanges) AS exchange

@@ -26,6 +26,9 @@ from stack.settings import CheckedSettings, check_settings
 from stack.standin.server import API_ROOT
 from stack.supervisor import StopRequestedError, Supervisor, end_processes_of
 
+# The lineage of `coins` as far as it goes, with each asset's state: the first page would show a graph of closed groups.
+LINEAGE = "/assets/coins?view=lineage&lineageDepth=5"
+
 OPEN_FILES = 4096  # what a shell allows can be 256, which some hundred connections reach
 
 
@@ -84,7 +87,7 @@ def run_stack(home: Home, *, ports: Ports, console: Console) -> None:
                 console,
                 f"Ready after {time.monotonic() - started:.0f} s.\n\n"
                 f"  POST coin ids to     {receiver_url}/coins\n"
-                f"  watch the runs at    {ui_url}\n"
+                f"  watch it work at     {ui_url}{LINEAGE}\n"
                 f"  ask the database     {command} psql -c 'TABLE exchange_coin_stats'\n"
                 f"  see how it is doing  {command} status\n\n"
                 "Ctrl-C stops everything and keeps all data.",

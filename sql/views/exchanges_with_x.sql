@@ -1,5 +1,5 @@
--- Challenge query 2: the exchanges with an "x" in their name.
--- A name is there when a coin lists it now: that which was seen with it first, or else any.
+-- Challenge query 2: the exchanges with an "x" in CoinGecko's identifier of them, which need not be in their name.
+-- An identifier is there when a coin lists it now: that which was seen with it first, or else any.
 CREATE OR REPLACE VIEW exchanges_with_x AS
 SELECT name.exchange
 FROM exchange_names AS name

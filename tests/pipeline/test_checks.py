@@ -136,8 +136,8 @@ MEDIAN = "percentile_cont(0.5) WITHIN GROUP (ORDER BY task_run) AS median_task_r
             "exchange_coin_stats",
             f"{COUNTS}, {LOWER_MEDIAN} FROM {LISTINGS} WHERE exchange IS NOT NULL GROUP BY exchange",
             [
-                ("the query", "kraken", 2, 2.5),
-                ("the query", "okex", 2, 3.5),
+                ("its recomputation", "kraken", 2, 2.5),
+                ("its recomputation", "okex", 2, 3.5),
                 ("the view", "kraken", 2, 1.0),
                 ("the view", "okex", 2, 3.0),
             ],
@@ -154,7 +154,7 @@ MEDIAN = "percentile_cont(0.5) WITHIN GROUP (ORDER BY task_run) AS median_task_r
             stats_are_exact,
             "exchange_coin_stats",
             f"{COUNTS}, {MEDIAN} FROM {LISTINGS} WHERE exchange LIKE '%x%' GROUP BY exchange",
-            [("the query", "Xcalibur", 1, 1.0), ("the query", "kraken", 2, 2.5)],
+            [("its recomputation", "Xcalibur", 1, 1.0), ("its recomputation", "kraken", 2, 2.5)],
             id="only some exchanges",
         ),
         pytest.param(
@@ -175,7 +175,7 @@ MEDIAN = "percentile_cont(0.5) WITHIN GROUP (ORDER BY task_run) AS median_task_r
             exchanges_with_x_are_exact,
             "exchanges_with_x",
             f"SELECT DISTINCT exchange FROM {LISTINGS} WHERE exchange LIKE 'x%'",
-            [("the query", "gdax"), ("the query", "okex")],
+            [("its recomputation", "gdax"), ("its recomputation", "okex")],
             id="none at all",
         ),
     ],

@@ -37,6 +37,7 @@ def test_what_has_landed_and_what_is_pending_is_observed_beside_the_checks_of_he
         "coins_are_well_formed",
         "exchanges_with_x_are_exact",
         "lookups_rarely_fail",
+        "no_run_is_overdue",
         "nothing_is_stuck",
         "outcomes_are_true",
         "stats_are_exact",

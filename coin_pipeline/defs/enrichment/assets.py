@@ -1,7 +1,7 @@
 """From staged ids to the table `coins`."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -39,6 +39,7 @@ ATTRIBUTION = "Data provided by [CoinGecko](https://www.coingecko.com)."  # as i
             group_name="enrichment",
             kinds={"postgres"},
             deps=["staged_coins"],
+            skippable=True,
             description=(
                 "Not a table: the rows of `staged_coins` that had no outcome when the run began. Each gets a lookup, "
                 "or its outcome at no call where the answer is known already."
@@ -48,7 +49,6 @@ ATTRIBUTION = "Data provided by [CoinGecko](https://www.coingecko.com)."  # as i
             "coin_catalog",
             group="enrichment",
             written_by={"coingecko"},
-            skippable=True,
             description=(
                 "The ids that CoinGecko lists, asked for before the lookups when there are new ids that were never "
                 f"compared with a list: what it lists is looked up first. {ATTRIBUTION}"
@@ -83,16 +83,24 @@ def look_up_coins(
     database: dg.ResourceParam[Database],
     settings: dg.ResourceParam[PipelineSettings],
 ) -> Iterator[dg.MaterializeResult[None]]:
-    """Take up what the receiver has staged, and drain the queue of lookups."""
-    pending = show_pending(context, database)
+    """Take up what the receiver has staged, and drain the queue of lookups.
+
+    What was done is logged: a result is kept once as an output and once as a materialization, and what provenance the
+    latter then has is longer than what it says. Only with results would a failed run say anything.
+    """
+    oldest, measured = database.read_together(query("assets/preview_pending_coins"), query("assets/measure_pending"))
+    pending = {
+        "dagster/row_count": measured.only["pending"],
+        "oldest_pending_seconds": round(measured.only["oldest_pending_seconds"], 1),
+    }
     try:
         report = drain_lookups(context, database, settings)
-    except Exception:
-        yield pending  # an outage is when people look for it
+    except Exception:  # an outage is when people look for it
+        yield dg.MaterializeResult(asset_key="pending_coins", metadata={**pending, **oldest.preview("oldest")})
         raise
-    yield pending
+    log_materialization(context, "pending_coins", pending)
     if report.listed is not None:
-        yield show_catalog(context, database)
+        log_materialization(context, "coin_catalog", show_catalog(database))
     context.log.info(summary_of(report))
     context.instance.add_run_tags(context.run.run_id, {COINS_TAG: result_of(report)})
     alert_of_dead_letters(database, settings, failed=report.lookups[Ending.FAILED], log=context.log)
@@ -108,49 +116,29 @@ def look_up_coins(
         "skipped_tickers": report.skipped_tickers,
         "resolved_without_call": report.resolved_without_call,
     }
-    yield materialized(
-        context,
-        "coin_lookups",
+    figures = {
         **{name: count for name, count in counts.items() if count},
-        calls=report.calls,
-        seconds=round(report.seconds, 1),
-        pending=measured.only["pending"],
-        **dead_letters.preview("dead_letters"),
-        **latest.preview("answered_last"),
-    )
-    yield materialized(context, "coins", new_coins=report.lookups[Ending.FOUND], **newest.preview("newest"))
+        "calls": report.calls,
+        "seconds": round(report.seconds, 1),
+        "pending": measured.only["pending"],
+    }
+    previews = {**dead_letters.preview("dead_letters"), **latest.preview("answered_last")}
+    log_materialization(context, "coin_lookups", {**figures, **previews})
+    coins = {"new_coins": report.lookups[Ending.FOUND], **newest.preview("newest")}
+    log_materialization(context, "coins", coins)
     for mart in MARTS:
-        yield dg.MaterializeResult(asset_key=mart.key)
+        log_materialization(context, mart.key.to_user_string(), {})
 
 
-def show_pending(context: dg.AssetExecutionContext, database: Database) -> dg.MaterializeResult[None]:
-    """Show which staged ids have no outcome now."""
-    oldest, measured = database.read_together(query("assets/preview_pending_coins"), query("assets/measure_pending"))
-    seconds = round(measured.only["oldest_pending_seconds"], 1)
-    return materialized(
-        context,
-        "pending_coins",
-        **{"dagster/row_count": measured.only["pending"]},
-        oldest_pending_seconds=seconds,
-        **oldest.preview("oldest"),
-    )
+def log_materialization(context: dg.AssetExecutionContext, key: str, metadata: Mapping[str, Any]) -> None:
+    """Say that an asset was materialized: what it depends on first, else the UI takes it for outdated."""
+    context.log_event(dg.AssetMaterialization(key, metadata=metadata))
 
 
-def show_catalog(context: dg.AssetExecutionContext, database: Database) -> dg.MaterializeResult[None]:
+def show_catalog(database: Database) -> dict[str, Any]:
     """Show the list that was received."""
     catalog, newest = database.read_together(query("assets/count_catalog"), query("assets/preview_catalog"))
-    listed = catalog.only["coins"]
-    return materialized(context, "coin_catalog", **{"dagster/row_count": listed}, **newest.preview("newest"))
-
-
-def materialized(
-    context: dg.AssetExecutionContext,
-    key: str,
-    **metadata: Any,  # noqa: ANN401 (metadata holds anything)
-) -> dg.MaterializeResult[None]:
-    """Say that an asset was materialized; metadata in the result itself would be stored with its output once more."""
-    context.add_asset_metadata(metadata, asset_key=key)
-    return dg.MaterializeResult(asset_key=key)
+    return {"dagster/row_count": catalog.only["coins"], **newest.preview("newest")}
 
 
 def drain_lookups(context: dg.AssetExecutionContext, database: Database, settings: PipelineSettings) -> DrainReport:

@@ -1,6 +1,6 @@
 """Checks on the queue of lookups and on the final table.
 
-They hang on `pipeline_status`, which no drain materializes: what a check has found is shown until it looks again.
+They hang on `pipeline_status`, which nothing materializes: what a check has found is shown until it looks again.
 """
 
 from datetime import timedelta

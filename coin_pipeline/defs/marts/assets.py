@@ -1,6 +1,16 @@
 """The two views that answer the challenge. Migrations own them, and what they say follows from `coins` at once."""
 
+import dagster as dg
+
 from coin_pipeline.defs.relations import relation
+from sql import challenge_query
+
+
+def question(number: int) -> dict[str, dg.MarkdownMetadataValue]:
+    """Return what a view's page shows in place of rows, which no drain reads: the query that it answers."""
+    _, select, rest = challenge_query(number).decode().partition("SELECT")
+    return {"query": dg.MetadataValue.md(f"```sql\n{select}{rest}\n```")}
+
 
 # Materialized by each drain together with `coins`, without being read; `pipeline_status` reads them.
 MARTS = [
@@ -10,12 +20,14 @@ MARTS = [
         kind="view",
         deps=["coins"],
         description="For each exchange: how many distinct coins it lists, and the median `task_run` of those coins.",
+        metadata=question(1),
     ),
     relation(
         "exchanges_with_x",
         group="marts",
         kind="view",
         deps=["coins"],
-        description='The exchanges with an "x" in their name.',
+        description='The exchanges whose CoinGecko identifier has an "x", which their name need not have.',
+        metadata=question(2),
     ),
 ]

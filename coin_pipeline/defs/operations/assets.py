@@ -1,5 +1,7 @@
 """How the pipeline is doing, and how much there is: what no run for a few coins need read."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from coin_pipeline.defs.relations import relation
@@ -7,7 +9,7 @@ from coin_pipeline.resources import Database
 from sql import query
 
 
-@dg.multi_asset(
+@dg.multi_observable_source_asset(  # type: ignore[untyped-decorator]  # as Dagster has it
     name="look_at_everything",
     specs=[
         relation(
@@ -25,7 +27,7 @@ from sql import query
 )
 def look_at_everything(
     context: dg.AssetExecutionContext, database: dg.ResourceParam[Database]
-) -> dg.MaterializeResult[None]:
+) -> Iterator[dg.ObserveResult]:
     """Read the figures, and count and show what the drains do not look at."""
     status, waits, counts, stats, names, dead_letters = database.read_together(
         query("operations/read_status"),
@@ -41,12 +43,8 @@ def look_at_everything(
         first = read.preview("first_rows")
         context.log_event(dg.AssetObservation(view, metadata={"dagster/row_count": len(read.rows), **first}))
     figures = {**status.only, **{f"post_to_row_{name}": value for name, value in waits.only.items()}}
-    return dg.MaterializeResult(
-        metadata={
-            **{name: _shown(value) for name, value in figures.items() if value is not None},
-            **dead_letters.preview("dead_letters"),
-        }
-    )
+    shown = {name: _shown(value) for name, value in figures.items() if value is not None}
+    yield dg.ObserveResult(asset_key="pipeline_status", metadata={**shown, **dead_letters.preview("dead_letters")})
 
 
 def _shown(value: object) -> int | float | str:

@@ -1,0 +1,3 @@
+-- Which exchanges list each coin.
+SELECT id, task_run, exchanges
+FROM coins;
