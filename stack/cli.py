@@ -182,10 +182,21 @@ def run() -> None:
     except click.Abort:
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be flushed into it
         sys.exit(1)
     except OSError as error:
         _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+    finally:
+        _drop_what_cannot_be_written()
+
+
+def _drop_what_cannot_be_written() -> None:
+    """Have the interpreter not try once more, and fail, when it ends: a pipe is closed, or a disk is full."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # as it is where a shell has closed it
+            try:
+                stream.flush()
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _fail(text: str) -> NoReturn:

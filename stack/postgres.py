@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import pwd
 import re
 import secrets
 import shlex
@@ -242,6 +243,14 @@ def _is_private(directory: Path, system_user: SystemUser | None) -> bool:
 
 
 def _run_initdb(directory: Path, *, binaries: Path, system_user: SystemUser | None) -> None:
+    uid = system_user.uid if system_user else os.geteuid()
+    try:
+        pwd.getpwuid(uid)
+    except KeyError as error:
+        raise StackError(
+            f"The database cannot be made in {directory.parent}: PostgreSQL insists on a name for its user, "
+            f"and {uid} has none: start coins as another user, or add this one to /etc/passwd"
+        ) from error
     initdb = run_as(system_user, [str(binaries / "initdb"), *INITDB_OPTIONS, f"--pgdata={directory}"])
     if initdb.returncode != 0:
         lines = initdb.stderr.strip().splitlines() or [f"exit status {initdb.returncode}"]

@@ -38,7 +38,9 @@ def run_stack(home: Home, *, ports: Ports, console: Console) -> None:
     Raises:
         StackError: it cannot start, or part of it keeps dying.
     """
-    settings = check_settings(_environment(home, ports=ports, url=lambda database: f"postgresql:///{database}"))
+    settings = check_settings(
+        _environment(home, ports=ports, url=lambda database: f"postgresql://postgres@/{database}")
+    )
     supervisor = Supervisor(logs=home.logs, working_directory=home.path)
     for stop_signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(stop_signal) != signal.SIG_IGN or stop_signal != signal.SIGHUP:  # as nohup has it

@@ -1,4 +1,4 @@
-"""One real start under each thing, so that what a mixture might hide is seen; and printed commands in each shell."""
+"""One real start under each kind of thing, so that what a mixture might hide is seen; and what is printed, pasted."""
 
 import os
 import resource
@@ -16,17 +16,17 @@ from tests.shells.conftest import NAME, Decoy, assert_works
 from tests.shells.test_inherited import hostile_variables, make_shadowing_modules
 from tests.stack.conftest import COINS, running_stack
 
-VARIABLES = sorted(hostile_variables(Path("/nonexistent"), decoy=1))
+KINDS = list(hostile_variables(Path("/nonexistent"), decoy=1))
 
 
 @pytest.mark.shells
-@pytest.mark.parametrize("name", VARIABLES)
-def test_one_variable(name: str, tmp_path: Path, decoy: Decoy) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_kind_of_variables(kind: str, tmp_path: Path, decoy: Decoy) -> None:
     home = Home(tmp_path / "home")
-    variables = hostile_variables(home.path, decoy=decoy.port)
+    variables = hostile_variables(home.path, decoy=decoy.port)[kind]
     make_shadowing_modules(home.path)
-    with running_stack(home, "--standin", environment={name: variables[name]}) as stack:
-        assert_works(stack, environment={name: variables[name]})
+    with running_stack(home, "--standin", environment=variables) as stack:
+        assert_works(stack, environment=variables)
     assert decoy.callers == []
 
 
@@ -48,8 +48,14 @@ def nobody_reads() -> None:
     os.dup2(writer, 2)
 
 
+def full_disk() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, 1)
+    os.dup2(full, 2)
+
+
 def few_files() -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
 @pytest.mark.shells
@@ -58,20 +64,22 @@ def few_files() -> None:
     [
         few_files,
         nobody_reads,
+        full_disk,
+        lambda: os.closerange(0, 3),
         lambda: os.umask(0),
         lambda: os.umask(0o777),
-        lambda: os.close(0),
         lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
         lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
         lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD}),
         lambda: os.chdir("/proc"),
     ],
     ids=[
-        "256 files",
+        "64 files",
         "nobody reads",
+        "output to a full disk",
+        "nothing open",
         "umask 000",
         "umask 777",
-        "no stdin",
         "SIGHUP ignored",
         "SIGTERM ignored",
         "SIGCHLD blocked",
@@ -83,6 +91,7 @@ def test_one_state_of_a_process(prepare: Callable[[], object], tmp_path: Path) -
     with running_stack(home, "--standin", before=prepare) as stack:
         assert_works(stack)
         assert stack.stop() < 15
+        assert stack.process.returncode == 0
 
 
 @pytest.mark.parametrize("shell", ["sh", "dash", "bash", "zsh", "fish", "tcsh"])

@@ -17,12 +17,14 @@ import psycopg
 import pytest
 
 from stack import system_user
+from stack.addresses import free_port
 from stack.errors import StackError
 from stack.home import Home
 from stack.postgres import EmbeddedPostgres, prepare_postgres, remove_cluster
 from stack.services import postgres_service
 from stack.supervisor import Supervisor, end_processes_of
 from tests.shells.conftest import AS_ROOT
+from tests.stack.conftest import COINS
 
 needs_root = pytest.mark.skipif(not AS_ROOT, reason="PostgreSQL runs as another user for root only")
 
@@ -176,6 +178,26 @@ def test_root_leaves_the_home_of_another_user_alone(home: Home) -> None:
     os.chown(home.path / "LAYOUT", 1234, 1234)
     with pytest.raises(StackError, match="belongs to user 1234: start coins as that user"):
         start(home)
+
+
+def test_a_user_without_a_name_is_told_what_is_missing(tmp_path: Path) -> None:
+    """As in a container that was started with `docker run --user 54321`."""
+    nameless = ["unshare", "--user", "--map-user=54321"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*nameless, "true"], check=False, stderr=subprocess.DEVNULL).returncode
+    ):
+        pytest.skip(f"NOT TESTED: no namespace of users can be made here: {shlex.join(nameless)}")
+    started = subprocess.run(
+        [*nameless, *COINS, "up", "--home", tmp_path / "home", "--receiver-port", str(free_port())],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert started.returncode == 1
+    assert re.fullmatch(
+        "Error: .* PostgreSQL insists on a name for its user, and 54321 has none: .*/etc/passwd\n", started.stderr
+    )
 
 
 @contextmanager

@@ -15,66 +15,76 @@ from tests.shells.conftest import Decoy, assert_works, bystander
 from tests.stack.conftest import running_stack
 
 
-def hostile_variables(home: Path, *, decoy: int) -> dict[str, str]:
-    """Return one of each kind that was seen to do harm, all of which can be set at once."""
+def hostile_variables(home: Path, *, decoy: int) -> dict[str, dict[str, str]]:
+    """Return what was seen to do harm, by kind; all of it can be set at once."""
     proxy = f"http://127.0.0.1:{decoy}"
     return {
-        **libpq_variables(decoy),
-        "PGSERVER_POSTGRES_VERSION": "16",
-        "LC_ALL": "xx_YY.UTF-8",
-        "LANG": "de_DE@nonsense",
-        "LANGUAGE": "tlh",
-        **dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "grpc_proxy"), proxy),
-        "ALL_PROXY": f"socks5://127.0.0.1:{decoy}",
-        "all_proxy": f"socks5h://127.0.0.1:{decoy}",
-        "NO_PROXY": "somewhere.example other.example",
-        "REQUESTS_CA_BUNDLE": "/nonexistent/ca.pem",
-        "CURL_CA_BUNDLE": "/nonexistent/ca.pem",
-        "SSL_CERT_FILE": "/nonexistent/ca.pem",
-        "SSL_CERT_DIR": "/nonexistent",
-        "SSLKEYLOGFILE": "/nonexistent/keys",
-        "PROMETHEUS_MULTIPROC_DIR": "/nonexistent/metrics",
-        "prometheus_multiproc_dir": "",
-        "PYTHONHOME": "/nonexistent",
-        "PYTHONPATH": str(home.with_name("modules")),
-        "PYTHONWARNINGS": "error",
-        "PYTHONOPTIMIZE": "2",
-        "PYTHONUTF8": "0",
-        "PYTHONIOENCODING": "ascii",
-        "PYTHONSAFEPATH": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "DAGSTER_HOME": str(home / "dagster"),
-        "DAGSTER_GRPC_PORT": "1",
-        "DAGSTER_WEBSERVER_READ_ONLY": "true",
-        "DAGSTER_WEBSERVER_PATH_PREFIX": "/elsewhere",
-        "DAGSTER_POSTGRES_DB": "nonsense",
-        "COINS_STACK": str(home),
-        "FLASK_DEBUG": "1",
-        "FLASK_APP": "nonsense",
-        "WERKZEUG_SERVER_FD": "0",
-        "WERKZEUG_RUN_MAIN": "true",
-        "GRANIAN_PORT": "1",
-        "GRPC_POLL_STRATEGY": "nonsense",
-        "GRPC_VERBOSITY": "debug",
-        "database_url": f"postgresql://127.0.0.1:{decoy}/elsewhere",
-        "Receiver_Port": "1",
-        "TMPDIR": str(home / ("long" * 30)),
-        "TZ": "Nonsense/Nowhere",
-        "TERM": "nonsense",
-        "COLUMNS": "20",
-        "LINES": "nonsense",
-        "FORCE_COLOR": "1",
-        "USER": "",
-        "HOME": "/nonexistent",
-        "VIRTUAL_ENV": "/nonexistent",
-        "CONDA_PREFIX": "/nonexistent",
-        "MALLOC_ARENA_MAX": "1",
-        "SQLALCHEMY_WARN_20": "1",
-        "NETRC": str(home / "netrc"),
-        "XDG_RUNTIME_DIR": "/nonexistent",
-        "XDG_CONFIG_HOME": "/nonexistent",
-        "CDPATH": "/",
-        "MAKEFLAGS": "-j8",
+        "libpq": libpq_variables(decoy),
+        "locale": {"LC_ALL": "xx_YY.UTF-8", "LANG": "de_DE@nonsense", "LANGUAGE": "tlh"},
+        "HTTP proxies": {
+            **dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "grpc_proxy"), proxy),
+            "NO_PROXY": "somewhere.example other.example",
+        },
+        "SOCKS proxies": {
+            "ALL_PROXY": f"socks5://127.0.0.1:{decoy}",
+            "all_proxy": f"socks5h://127.0.0.1:{decoy}",
+        },
+        "certificates": {
+            "REQUESTS_CA_BUNDLE": "/nonexistent/ca.pem",
+            "CURL_CA_BUNDLE": "/nonexistent/ca.pem",
+            "SSL_CERT_FILE": "/nonexistent/ca.pem",
+            "SSL_CERT_DIR": "/nonexistent",
+            "SSLKEYLOGFILE": "/nonexistent/keys",
+        },
+        "metrics": {"PROMETHEUS_MULTIPROC_DIR": "/nonexistent/metrics", "prometheus_multiproc_dir": ""},
+        "Python": {
+            "PYTHONHOME": "/nonexistent",
+            "PYTHONPATH": str(home.with_name("modules")),
+            "PYTHONWARNINGS": "error",
+            "PYTHONOPTIMIZE": "2",
+            "PYTHONUTF8": "0",
+            "PYTHONIOENCODING": "ascii",
+            "PYTHONSAFEPATH": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+        "Dagster": {
+            "DAGSTER_HOME": str(home / "dagster"),
+            "DAGSTER_GRPC_PORT": "1",
+            "DAGSTER_WEBSERVER_READ_ONLY": "true",
+            "DAGSTER_WEBSERVER_PATH_PREFIX": "/elsewhere",
+            "DAGSTER_POSTGRES_DB": "nonsense",
+        },
+        "another stack": {"COINS_STACK": str(home), "PGSERVER_POSTGRES_VERSION": "16"},
+        "servers": {
+            "FLASK_DEBUG": "1",
+            "FLASK_APP": "nonsense",
+            "WERKZEUG_SERVER_FD": "0",
+            "WERKZEUG_RUN_MAIN": "true",
+            "GRANIAN_PORT": "1",
+        },
+        "gRPC": {"GRPC_POLL_STRATEGY": "nonsense", "GRPC_VERBOSITY": "debug"},
+        "settings in another case": {
+            "database_url": f"postgresql://127.0.0.1:{decoy}/elsewhere",
+            "Receiver_Port": "1",
+        },
+        "directories": {
+            "TMPDIR": str(home / ("long" * 30)),
+            "HOME": "/nonexistent",
+            "NETRC": str(home / "netrc"),
+            "XDG_RUNTIME_DIR": "/nonexistent",
+            "XDG_CONFIG_HOME": "/nonexistent",
+            "CDPATH": "/",
+        },
+        "terminal": {"TERM": "nonsense", "COLUMNS": "20", "LINES": "nonsense", "FORCE_COLOR": "1"},
+        "the rest": {
+            "TZ": "Nonsense/Nowhere",
+            "USER": "",
+            "VIRTUAL_ENV": "/nonexistent",
+            "CONDA_PREFIX": "/nonexistent",
+            "MALLOC_ARENA_MAX": "1",
+            "SQLALCHEMY_WARN_20": "1",
+            "MAKEFLAGS": "-j8",
+        },
     }
 
 
@@ -121,7 +131,9 @@ def make_shadowing_modules(home: Path) -> None:
 
 def test_a_shell_that_has_everything_wrong_set(private_directory: Path, decoy: Decoy) -> None:
     home = Home(private_directory.resolve() / ("x" * 200))
-    variables = hostile_variables(home.path, decoy=decoy.port)
+    variables: dict[str, str] = {}
+    for kind in hostile_variables(home.path, decoy=decoy.port).values():
+        variables |= kind
     make_shadowing_modules(home.path)
     modes = {directory: directory.stat().st_mode for directory in home.path.parents}
     with (

@@ -21,4 +21,4 @@ pending AS (
     WHERE staged.coin_id = requeued.coin_id AND staged.outcome = %(state)s
 )
 
-SELECT coin_id FROM requeued ORDER BY coin_id;
+SELECT coin_id FROM requeued ORDER BY coin_id COLLATE "C";
