@@ -14,7 +14,8 @@ WAY_TO_INDEX := %INDEX_URL %HOST %CERT %PROXY %LINKS %NO_INDEX %CONFIG_FILE %CAC
 unexport $(filter PYTHON%,$(filter-out PYTHON,$(.VARIABLES)))
 unexport $(filter-out $(WAY_TO_INDEX:%=PIP_%),$(filter PIP_%,$(.VARIABLES)))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
-export PIP_USER = 0  # what pip.conf says of it would keep everything out of .venv
+# With `user = true` in a pip.conf, pip refuses to install into .venv.
+export PIP_USER = 0
 
 .DEFAULT_GOAL := help
 .PHONY: help install env demo up test test-shells test-slow test-docs test-docker test-docker-faults faults soak bench bench-quick check format screenshots lock
@@ -66,7 +67,7 @@ up: $(RUNTIME_STAMP)  ## Run the stack against the real CoinGecko until Ctrl-C
 test: check  ## Run the checks and every test, in three processes
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-test-shells: install  ## Start coins under each thing that a shell or a machine can do to it, some ten minutes
+test-shells: install  ## Start coins under each kind of thing that a shell or a machine can do to it
 	@$(BIN)/pytest -m '' -v tests/shells
 
 test-slow: install  ## Run the long forms of tests, some minutes

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
@@ -30,6 +31,7 @@ from stack.supervisor import StopRequestedError, Supervisor, end_processes_of
 LINEAGE = "/assets/coins?view=lineage&lineageDepth=5"
 
 OPEN_FILES = 4096  # what a shell allows can be 256, which some hundred connections reach
+CLOCK_TOLERANCE = timedelta(seconds=60)  # as long as sensors may stand still unnoticed
 
 
 def run_stack(home: Home, *, ports: Ports, console: Console) -> None:
@@ -133,6 +135,7 @@ def _start(
             for database in ("challenge_db", "dagster"):
                 ensure_database(postgres.url(database))
             migrate(postgres.url("challenge_db"))
+            _check_clock(postgres.url("dagster"))
         except (psycopg.Error, sa.exc.SQLAlchemyError) as error:
             raise StackError(
                 f"The database cannot be prepared: {error}; more in {home.logs / 'postgres.log'}"
@@ -143,6 +146,20 @@ def _start(
         supervisor.start(*first_services(ports, environment, receiver_url=receiver_url))
     with console.status("Starting Dagster's daemon and web server ..."):
         supervisor.start(*dagster_services(ports, environment, postgres=postgres))
+
+
+def _check_clock(dagster_url: str) -> None:
+    """Refuse a clock that was set back: Dagster starts no sensor before the time of its last start has come again."""
+    with psycopg.connect(dagster_url) as connection:
+        if connection.execute("SELECT to_regclass('daemon_heartbeats')").fetchone() == (None,):
+            return
+        statement = "SELECT max(timestamp) AT TIME ZONE 'UTC', now() FROM daemon_heartbeats"
+        last, now = connection.execute(statement).fetchall()[0]
+    if last and last - now > CLOCK_TOLERANCE:
+        raise StackError(
+            f"The clock says {now:%Y-%m-%d %H:%M} UTC, and this home was last used at {last:%Y-%m-%d %H:%M}: "
+            "set the clock right, or give another directory with --home"
+        )
 
 
 def _environment(home: Home, *, ports: Ports, url: Callable[[str], str]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """One real start under each kind of thing, so that what a mixture might hide is seen; and what is printed, pasted."""
 
 import os
+import re
 import resource
 import shutil
 import signal
@@ -9,8 +10,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from stack.addresses import free_port
 from stack.home import Home
 from tests.shells.conftest import NAME, Decoy, assert_works
 from tests.shells.test_inherited import hostile_variables, make_shadowing_modules
@@ -92,6 +95,24 @@ def test_one_state_of_a_process(prepare: Callable[[], object], tmp_path: Path) -
         assert_works(stack)
         assert stack.stop() < 15
         assert stack.process.returncode == 0
+
+
+@pytest.mark.shells
+def test_a_clock_that_was_set_back_is_named(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    with running_stack(home, "--standin") as stack:
+        dagster_url = stack.state["environment"]["DAGSTER_DATABASE_URL"]
+        with psycopg.connect(dagster_url) as connection:
+            connection.execute("UPDATE daemon_heartbeats SET timestamp = timestamp + interval '1 hour'")
+        stack.stop()
+    again = subprocess.run(
+        [*COINS, "up", "--home", home.path, "--receiver-port", str(free_port()), "--ui-port", str(free_port())],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.returncode == 1
+    assert re.fullmatch("Error: The clock says .*, and this home was last used at .*: set the clock .*\n", again.stderr)
 
 
 @pytest.mark.parametrize("shell", ["sh", "dash", "bash", "zsh", "fish", "tcsh"])
