@@ -16,6 +16,11 @@ DEFAULT_RETRY_AFTER = 60.0  # seconds: the rate limit's window
 MAX_RETRY_AFTER = 300.0  # seconds
 LONGEST_CODE = 9  # digits of an error code that is one
 
+# Cloudflare's own numbers, which it sends as JSON too, `error_code` and all, to whoever accepts that
+# (developers.cloudflare.com/changelog/post/2026-03-11-json-rfc9457-responses-for-1xxx-errors): 1015 is its ban, 1010
+# and 1020 its firewall, perhaps for the look of one id. CoinGecko's have five digits, or are an HTTP status.
+CODES_OF_THE_CDN = range(1000, 2000)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
@@ -102,6 +107,10 @@ BY_STATUS: dict[int, Meaning] = {
     404: Plain.UNKNOWN_COIN,
     407: Plain.PROXY,
     429: Refusal(cause="rate limit", says="CoinGecko's rate limit is met", pause=None),
+    451: Refusal(
+        cause="address",
+        says="CoinGecko may not answer where the calls come from, for legal reasons: use another network",
+    ),
     **dict.fromkeys(range(500, 600), Plain.OUTAGE),
 }
 ANY_OTHER_STATUS = Plain.BAD_ANSWER
@@ -176,7 +185,7 @@ def meaning_of(status: int, *, code: int | None, body: bytes) -> Meaning:
 
 
 def error_code_in(content: object) -> int | None:
-    """Return CoinGecko's error code in any of the envelopes that were seen; None where there is none.
+    """Return CoinGecko's error code in any of the envelopes that were seen; None where there is none of its own.
 
     `{"error_code": …}`, `{"status": {"error_code": …}}`, `{"error": {"status": {"error_code": …}}}`, and
     `{"error": "text"}` that has none.
@@ -184,7 +193,7 @@ def error_code_in(content: object) -> int | None:
     error = _member(content, "error")
     for envelope in (content, _member(content, "status"), error, _member(error, "status")):
         code = str(_member(envelope, "error_code"))
-        if code.isdecimal() and len(code) <= LONGEST_CODE and int(code):
+        if code.isdecimal() and len(code) <= LONGEST_CODE and int(code) and int(code) not in CODES_OF_THE_CDN:
             return int(code)
     return None
 

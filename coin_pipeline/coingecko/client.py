@@ -89,7 +89,7 @@ class Extent:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What CoinGecko says of a coin, or of nothing.
+    """What CoinGecko says of a coin.
 
     Attributes:
         page: the page asked for, or None when CoinGecko does not know the coin (404).
@@ -199,11 +199,6 @@ class CoinGeckoClient:
         """Ask how much credit the key has, on the pro plan only; raises what `fetch_tickers` does."""
         content, _ = self._get("/key")
         return _key_credit_in(content)
-
-    def ping(self) -> Answer:
-        """Ask for an answer, whatever it is, that has nothing to do with a coin; raises what `fetch_tickers` does."""
-        content, headers = self._get("/ping")
-        return Answer(page=None if content is None else page_of([]), advertised_limit=_advertised_limit(headers))
 
     def _get(self, path: str, **parameters: int) -> tuple[object, Mapping[str, str]]:
         """Make one request and return what its JSON holds, None for a 404, and its headers."""
@@ -351,12 +346,8 @@ def _name_in(content: object, member: str) -> str | None:
 
 
 def _storable(text: str) -> bool:
-    """Tell whether PostgreSQL can hold and index the text: not too long, no NUL, no lone surrogate."""
-    return (
-        len(text) <= LONGEST_IDENTIFIER
-        and "\x00" not in text
-        and not any("\ud800" <= character <= "\udfff" for character in text)
-    )
+    """Tell whether a person can read the text, and PostgreSQL hold and index it."""
+    return len(text) <= LONGEST_IDENTIFIER and text.isprintable() and not text.isspace()
 
 
 def _advertised_limit(headers: Mapping[str, str]) -> int | None:

@@ -180,11 +180,11 @@ class LookupQueue:
             cursor = connection.cursor(row_factory=class_row(LeasedLookup))
             return cursor.execute(query("lookups/lease_subject"), {"run": self._run, "hold": HOLD}).fetchone()
 
-    def find_listed_coin(self) -> str | None:
-        """Return some coin of CoinGecko's list; None without one."""
+    def find_listed_coin(self) -> str:
+        """Return some coin of CoinGecko's list, without one a coin that is on it for sure."""
         with self._pool.connection() as connection:
-            row = connection.execute(query("lookups/find_listed_coin")).fetchone()
-        return row[0] if row else None
+            ((coin_id,),) = connection.execute(query("lookups/find_listed_coin")).fetchall()
+        return str(coin_id)
 
     def end_probe(self, probe: str, *, is_answered: bool) -> list[RefusedLookup]:
         """Judge the lookups that were refused since the probe was begun.

@@ -153,20 +153,20 @@ class Settler:
         deadline = time.monotonic() if lookup.refresh else self.deadline
         return self._ask(lookup.coin_id, page=page, purpose=_purpose_of(lookup), deadline=deadline)
 
-    def _ask(self, coin_id: str | None, *, page: int, purpose: Purpose, deadline: float) -> Answer | None:
+    def _ask(self, coin_id: str, *, page: int, purpose: Purpose, deadline: float) -> Answer | None:
         """Ask until there is an answer, or a reason why not; a connection that was kept may turn out to be closed."""
         for _ in range(self._connections + 1):  # as many are kept at most, and one is new
             with suppress(StaleConnectionError):
                 return self._call(coin_id, page=page, purpose=purpose, deadline=deadline)
         raise BadAnswerError("connection after connection broke", status=None)
 
-    def _call(self, coin_id: str | None, *, page: int, purpose: Purpose, deadline: float) -> Answer | None:
-        """Make one call within the budget, about no coin where none is given; None when there is none in time."""
+    def _call(self, coin_id: str, *, page: int, purpose: Purpose, deadline: float) -> Answer | None:
+        """Make one call within the budget; None when there is none in time."""
         with self._budget.call(deadline=deadline, stop=self._stop, purpose=purpose) as call:
             if call is None:
                 return None
             self._tally.count(calls=1)
-            answer = self._client.ping() if coin_id is None else self._client.fetch_tickers(coin_id, page=page)
+            answer = self._client.fetch_tickers(coin_id, page=page)
             call.note_answer(spends_credit=answer.spends_credit, advertised_limit=answer.advertised_limit)
             return answer
 

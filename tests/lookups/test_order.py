@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -12,11 +13,12 @@ from psycopg_pool import ConnectionPool
 
 from coin_pipeline.coingecko.budget import Account, Purpose, RateBudget
 from coin_pipeline.coingecko.errors import RefusedError
+from coin_pipeline.lookups.catalog import Catalog
 from coin_pipeline.lookups.queue import LookupQueue, requeue, take_up_pending
 from sql import query
 from stack.standin.server import StandIn
 from tests.conftest import RunningStandIn, stage
-from tests.lookups.engine import IMPATIENT, drain
+from tests.lookups.engine import IMPATIENT, await_that, drain
 
 
 def stage_ago(connection: psycopg.Connection, minutes: int, *coin_ids: str) -> None:
@@ -262,3 +264,37 @@ def test_a_refused_key_pauses_everybody_for_the_list_too(
     with pytest.raises(RefusedError):
         drain_with_list(connection, pool, standin)
     assert connection.execute("SELECT paused_until IS NOT NULL FROM pipeline_status").fetchall() == [(True,)]
+
+
+def test_a_question_that_another_run_asks_while_this_one_waits_for_its_turn_is_not_asked_twice(
+    database_url: str, connection: psycopg.Connection, pool: ConnectionPool
+) -> None:
+    stage(connection, "bitcoin")
+    take_up_pending(connection)
+    key = Account(id="pro", calls_per_month=None, has_key=True)
+    claims = [Catalog(pool).claim, RateBudget(pool, calls_per_minute=0, account=key).claim_key]
+    for claim, asked in zip(
+        claims,
+        [
+            "UPDATE rate_budget SET catalog_asked_at = clock_timestamp()",
+            "UPDATE call_credit SET key_due_at = clock_timestamp() + INTERVAL '1 hour'",
+        ],
+        strict=True,
+    ):
+        assert claim()
+        connection.execute("UPDATE rate_budget SET catalog_asked_at = NULL")
+        connection.execute("UPDATE call_credit SET key_due_at = NULL")
+        with psycopg.connect(database_url) as other, ThreadPoolExecutor(1) as thread:
+            other.execute("SELECT FROM rate_budget FOR UPDATE")
+            other.execute("SELECT FROM call_credit FOR UPDATE")
+            claimed = thread.submit(claim)
+            await_that(lambda: is_waiting(connection), within=20, what="the claim waits for the row")
+            other.execute(asked)
+            other.commit()
+            assert not claimed.result(20)
+
+
+def is_waiting(connection: psycopg.Connection) -> bool:
+    """Tell whether anybody in this database waits for a lock."""
+    waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return bool(connection.execute(waiting).fetchall())

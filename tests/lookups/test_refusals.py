@@ -31,6 +31,7 @@ class Refused:
 
 
 BLOCKED = Refused("address", FIVE_MINUTES, "address", has_code=False)
+BANNED = Refused("rate limit", HALF_AN_HOUR, "1015", has_code=False)
 TOO_FAST = Refused("rate limit", MINUTE, "rate limit", has_code=False)
 CDN: dict[int, Refused | str] = {403: BLOCKED, 429: TOO_FAST}
 
@@ -147,6 +148,7 @@ BY_STATUS_EXPECTED: dict[int, Refused | str] = {
     403: BLOCKED,
     429: TOO_FAST,
     404: UNKNOWN,
+    451: Refused("address", FIVE_MINUTES, "legal reasons", has_code=False),
     500: OUTAGE,
     503: OUTAGE,
     520: OUTAGE,
@@ -158,6 +160,14 @@ def test_without_a_code_the_status_decides(body: str) -> None:
     assert BY_STATUS_EXPECTED.keys() | {200, 407} | set(range(500, 600)) == BY_STATUS.keys()
     for status, expected in BY_STATUS_EXPECTED.items():
         assert_is(ask(status, body), expected, status=status)
+
+
+@pytest.mark.parametrize("envelope", ENVELOPES.values(), ids=ENVELOPES)
+def test_a_number_of_the_cdn_is_no_code_of_coingecko(envelope: str) -> None:
+    for code, expected in ((1010, BLOCKED), (1020, BLOCKED), (1015, BANNED)):
+        assert_is(ask(403, envelope % code), expected, status=403)
+    assert_is(ask(429, envelope % 1015), BANNED, status=429)
+    assert_is(ask(530, envelope % 1016), OUTAGE, status=530)
 
 
 @pytest.mark.parametrize("status", [400, 405, 418, 302])

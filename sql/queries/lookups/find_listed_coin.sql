@@ -1,9 +1,18 @@
--- A coin of CoinGecko's list that a probe may ask for when no such id waits; another each time.
-SELECT coin_id FROM coin_catalog
-WHERE
-    NOT EXISTS (
+-- A coin of CoinGecko's list that a probe may ask for when no such id waits; another each time. With no list one that
+-- everybody knows: that something else is answered, such as /ping, says nothing of coins.
+SELECT coin_id FROM (
+    SELECT
+        coin_id,
+        1 AS turn
+    FROM coin_catalog
+    UNION ALL
+    VALUES ('bitcoin', 2), ('ethereum', 2), ('tether', 3)
+) AS known
+ORDER BY
+    EXISTS (
         SELECT FROM coin_lookups AS lookup
-        WHERE lookup.coin_id = coin_catalog.coin_id AND (lookup.refusals > 0 OR lookup.state = 'failed')
-    )
-ORDER BY random()
+        WHERE lookup.coin_id = known.coin_id AND (lookup.refusals > 0 OR lookup.state = 'failed')
+    ),
+    turn,
+    random()
 LIMIT 1;

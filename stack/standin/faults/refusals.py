@@ -83,6 +83,12 @@ def _text(body: str) -> Refusal:
     return _refusal(body, 429, "text/plain")
 
 
+def _cdn_json(code: int, status: int, title: str) -> Refusal:
+    """Return what Cloudflare answers those with who accept JSON."""
+    problem = {"title": f"Error {code}: {title}", "status": status, "error_code": code, "cloudflare_error": True}
+    return _refusal(json.dumps(problem), status, "application/json")
+
+
 def _retry_date() -> str:
     return format_datetime(datetime.now(UTC) + timedelta(seconds=RETRY_AFTER), usegmt=True)
 
@@ -103,5 +109,8 @@ REFUSALS: dict[str, Callable[[int], flask.Response]] = {
     "500-html": lambda _: _html("Uh Oh! We're sorry, but something went wrong. (500)", 500),
     "throttled": lambda _: _text("Throttled"),
     "1015": lambda _: _text("error code: 1015"),
+    "1010-json": lambda _: _cdn_json(1010, 403, "Access denied"),
+    "1015-json": lambda _: _cdn_json(1015, 429, "You are being rate limited"),
+    "1020-json": lambda _: _cdn_json(1020, 403, "Access denied"),
     "1015-html": lambda _: _html("Access denied | api.coingecko.com used Cloudflare to restrict access", 429),
 }
