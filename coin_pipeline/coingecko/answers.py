@@ -232,7 +232,7 @@ def _refused(refusal: Refusal, received: Received, *, code: int | None, has_key:
         status=received.status,
         cause=refusal.cause,
         pause=pause,
-        has_code=code is not None and is_told,
+        is_everybodys=code is not None and is_told,
     )
 
 

@@ -3,7 +3,6 @@
 import random
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +15,18 @@ from psycopg.rows import class_row
 from psycopg_pool import ConnectionPool
 
 from coin_pipeline.coingecko.client import KeyCredit
-from coin_pipeline.coingecko.errors import CoinGeckoError, RefusedError, UnreachableError
+from coin_pipeline.coingecko.errors import (
+    CoinGeckoError,
+    CoinGeckoUnavailableError,
+    RefusedError,
+    UnreachableError,
+)
 from coin_pipeline.coingecko.refresh_plan import MeasuredCredit, refreshes_of_today
 from sql import query
 
 PROBE_EVERY = timedelta(seconds=30)  # while the breaker is open
 PROBE_MONTH_EVERY = timedelta(hours=1)  # when the month is used up: a larger plan may end that
+MOST_FAILURES = 5  # in a row, before the breaker opens
 LONGEST_CALL = timedelta(seconds=60)  # longer than any takes: the client's timeouts allow 45 s
 LONGEST_SLEEP = 1.0  # seconds between two looks at a budget that is spent or paused
 
@@ -58,9 +63,14 @@ NO_CAP = Account()
 
 @dataclass(kw_only=True, slots=True)
 class Call:
-    """A call that may be made, and has been counted: it costs a credit until something else is known."""
+    """A call that may be made, and has been counted: it costs a credit until something else is known.
+
+    Attributes:
+        ends_outage: it is the single one that goes first after an outage, so that it should be for a good coin.
+    """
 
     id: int
+    ends_outage: bool = False
     is_answered: bool = False
     spends_credit: bool = True
     advertised_limit: int | None = None
@@ -195,22 +205,30 @@ class RateBudget:
             pause = self._probe_month_every
         self._execute("budget/pause_calls", pause=pause, cause=refusal.cause, reason=str(refusal))
 
-    def note_failure(self, *, coin_id: str | None, reason: str) -> bool:
-        """Count a failure in a row and return whether the breaker is open now, which pauses every call.
+    def note_failure(self, *, reason: str, is_of_coin: bool) -> bool:
+        """Count a failure in a row, and return whether it is to be taken for the coin's.
+
+        After five in a row it is not, and the next call asks for a coin that is known to be good: when that fails too,
+        or when calls cannot be sent, the breaker opens, which pauses every call.
 
         Args:
-            coin_id: failures of one id count once; None for a failure that no id can be blamed for.
             reason: shown as the reason of the pause.
+            is_of_coin: the failure may be that of the coin that was asked for.
+
+        Raises:
+            CoinGeckoUnavailableError: the breaker is open.
         """
         # One transaction: an answer that comes between would close the breaker, and leave the pause.
         with self._pool.connection() as connection, connection.transaction():
-            failure = {"failure": coin_id or str(uuid.uuid4())}
-            ((breaker_open,),) = connection.execute(query("budget/note_failure"), failure).fetchall()
-            if breaker_open:
+            ((in_a_row,),) = connection.execute(query("budget/note_failure"), {"failure": reason}).fetchall()
+            is_outage = in_a_row >= MOST_FAILURES
+            if is_outage and not is_of_coin:
                 connection.execute(
                     query("budget/pause_calls"), {"pause": PROBE_EVERY, "cause": "outage", "reason": reason}
                 )
-        return bool(breaker_open)
+        if is_outage and not is_of_coin:
+            raise CoinGeckoUnavailableError(f"{reason}; the ids stay pending")
+        return is_of_coin and not is_outage
 
     def _end(self, call: Call, *, was_sent: bool) -> None:
         self._execute(
@@ -225,16 +243,20 @@ class RateBudget:
 
     def _wait_for_permit(self, *, deadline: float, stop: threading.Event, purpose: Purpose) -> Call | None:
         while not stop.is_set():
-            ((call_id, wait),) = self._execute(
-                "budget/take_permit",
-                window_seconds=self._window_seconds,
-                longest_call_seconds=LONGEST_CALL.total_seconds(),
-                account=self._account.id,
-                calls_per_month=self._account.calls_per_month,
-                purpose=purpose,
-            )
-            if call_id is not None:
-                return Call(id=call_id)
+            values = {
+                "window_seconds": self._window_seconds,
+                "longest_call_seconds": LONGEST_CALL.total_seconds(),
+                "account": self._account.id,
+                "calls_per_month": self._account.calls_per_month,
+                "purpose": purpose,
+            }
+            with self._pool.connection() as connection:
+                with connection.pipeline():  # one round trip
+                    permit = connection.execute(query("budget/take_permit"), values)
+                    first_call = connection.execute(query("budget/read_first_call"))
+                ((call_id, wait),) = permit.fetchall()
+                if call_id is not None:
+                    return Call(id=call_id, ends_outage=(call_id,) in first_call.fetchall())
             if time.monotonic() + wait > deadline:
                 return None
             stop.wait(min(wait, LONGEST_SLEEP))

@@ -31,16 +31,16 @@ class RefusedError(CoinGeckoError):
         status: the HTTP status.
         cause: what the pause is called that everybody has to make.
         pause: how long that is, in seconds; a month's end is the budget's to say.
-        has_code: it carries CoinGecko's own error code, and so is everybody's; without one it may be a firewall's,
+        is_everybodys: it carries CoinGecko's own error code, or met a good coin; without one it may be a firewall's,
             for the look of one id.
     """
 
-    def __init__(self, reason: str, *, status: int, cause: Cause, pause: float, has_code: bool) -> None:
+    def __init__(self, reason: str, *, status: int, cause: Cause, pause: float, is_everybodys: bool) -> None:
         super().__init__(reason)
         self.status = status
         self.cause = cause
         self.pause = pause
-        self.has_code = has_code
+        self.is_everybodys = is_everybodys
 
 
 class UnreachableError(CoinGeckoError):
@@ -67,6 +67,10 @@ class BadAnswerError(CoinGeckoError):
         super().__init__(reason)
         self.status = status
         self.spends_credit = status is None or status == HTTPStatus.OK
+
+
+class OutageError(BadAnswerError):
+    """The call failed for a coin that is known to be a good one: it is CoinGecko that does not answer."""
 
 
 class BrokenOffError(CoinGeckoError):

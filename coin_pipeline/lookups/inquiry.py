@@ -56,6 +56,7 @@ class Inquiry:
 
         Raises:
             RefusedError: an earlier question was refused for what a person has to mend.
+            CoinGeckoUnavailableError: the breaker is open.
         """
         if self.under_way:
             return
@@ -113,14 +114,14 @@ class Inquiry:
                 return answer
         except RefusedError as error:
             self._log.warning("The %s is asked for again in an hour: %s", purpose, error)
-            if error.has_code:
+            if error.is_everybodys:
                 self._budget.pause_for(error)
                 if error.cause in {"access", "address"}:
                     raise
         except BrokenOffError:
             otherwise()
         except UnreachableError as error:
-            self._budget.note_failure(coin_id=None, reason=f"CoinGecko does not answer: {error}")
+            self._budget.note_failure(reason=f"CoinGecko does not answer: {error}", is_of_coin=False)
         except CoinGeckoError as error:
             self._log.warning("The %s is asked for again in an hour: %s", purpose, error)
         return None

@@ -12,11 +12,11 @@ from http import HTTPStatus
 
 import psycopg
 
-from coin_pipeline.coingecko.budget import LONGEST_SLEEP, Purpose, RateBudget
+from coin_pipeline.coingecko.budget import LONGEST_SLEEP, Call, Purpose, RateBudget
 from coin_pipeline.coingecko.client import Answer, CoinGeckoClient, Extent, can_be_asked
 from coin_pipeline.coingecko.errors import (
     BadAnswerError,
-    CoinGeckoUnavailableError,
+    OutageError,
     RefusedError,
     StaleConnectionError,
     UnreachableError,
@@ -166,9 +166,25 @@ class Settler:
             if call is None:
                 return None
             self._tally.count(calls=1)
-            answer = self._client.fetch_tickers(coin_id, page=page)
-            call.note_answer(spends_credit=answer.spends_credit, advertised_limit=answer.advertised_limit)
-            return answer
+            if call.ends_outage:
+                self._ask_for_a_good_coin(call)
+            else:
+                return self._note_answer(call, self._client.fetch_tickers(coin_id, page=page))
+        return self._call(coin_id, page=page, purpose=purpose, deadline=deadline)
+
+    def _ask_for_a_good_coin(self, call: Call) -> None:
+        """See whether an outage is over: an id that always breaks the server must not be the one that tells."""
+        try:
+            self._note_answer(call, self._client.fetch_tickers(self._queue.find_listed_coin(), page=1))
+        except BadAnswerError as error:
+            raise OutageError(str(error), status=error.status) from error
+        except RefusedError as refusal:
+            refusal.is_everybodys = True
+            raise
+
+    def _note_answer(self, call: Call, answer: Answer) -> Answer:
+        call.note_answer(spends_credit=answer.spends_credit, advertised_limit=answer.advertised_limit)
+        return answer
 
     def _hand_back(self, lookup: LeasedLookup) -> Ending:
         """Leave the lookup to the next run: there is no call to be had in this one, or none for a refresh now."""
@@ -194,7 +210,7 @@ class Settler:
     def _settle_refusal(self, lookup: LeasedLookup, refusal: RefusedError) -> Ending:
         """Let everybody pause for a refusal that is everybody's, and have a probe tell where that is not sure."""
         self._tally.count(rate_limited=refusal.cause == "rate limit")
-        if refusal.has_code:
+        if refusal.is_everybodys:
             self._pause(lookup, refusal)
             return Ending.RETRIED
         self._log.warning("%s: %s; another id tells whether that is this one's alone", lookup.coin_id, refusal)
@@ -253,16 +269,16 @@ class Settler:
         self, lookup: LeasedLookup | None, error: UnreachableError | BadAnswerError, *, is_charged: bool = True
     ) -> Ending:
         """Count the failure where it belongs: to the coin, or to CoinGecko as a whole."""
-        is_of_coin = lookup is not None and isinstance(error, BadAnswerError)
-        breaker_open = self._budget.note_failure(
-            coin_id=lookup.coin_id if lookup and is_of_coin else None, reason=f"CoinGecko does not answer: {error}"
-        )
-        ending = Ending.RETRIED
-        if lookup is not None:
-            is_free = not is_charged or not is_of_coin or breaker_open or lookup.refresh
-            ending = self._charge(lookup, error, attempts_spent=0 if is_free else 1)
-        if breaker_open:
-            raise CoinGeckoUnavailableError(f"CoinGecko does not answer: {error}; the ids stay pending") from error
+        is_of_coin = lookup is not None and isinstance(error, BadAnswerError) and not isinstance(error, OutageError)
+        may_be_the_coins = False
+        try:
+            may_be_the_coins = self._budget.note_failure(
+                reason=f"CoinGecko does not answer: {error}", is_of_coin=is_of_coin and is_charged
+            )
+        finally:  # also when the breaker is open
+            ending = Ending.RETRIED
+            if lookup is not None:
+                ending = self._charge(lookup, error, attempts_spent=1 if may_be_the_coins and not lookup.refresh else 0)
         return ending
 
     def _charge(self, lookup: LeasedLookup, error: UnreachableError | BadAnswerError, *, attempts_spent: int) -> Ending:
@@ -294,7 +310,7 @@ def backoff_after(attempts: int) -> timedelta:
     """Return how long a lookup waits after so many attempts: exponential, with full jitter.
 
     An id that nothing could be asked about (0 attempts) comes back within two seconds, so that an outage
-    soon shows as what it is: five failures in a row open the breaker.
+    soon shows as what it is: five failures in a row, and that of a good coin, open the breaker.
     """
     longest = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** (attempts - 1)) if attempts else UNREACHABLE_BACKOFF
     return timedelta(seconds=random.uniform(0, longest))  # noqa: S311 (jitter)

@@ -8,15 +8,16 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import psycopg
 from psycopg_pool import ConnectionPool
 
-from coin_pipeline.coingecko.budget import Account, RateBudget
+from coin_pipeline.coingecko.budget import MOST_FAILURES, Account, RateBudget
 from coin_pipeline.coingecko.client import CoinGeckoClient, Timeouts, key_header_of
-from coin_pipeline.coingecko.errors import RefusedError
+from coin_pipeline.coingecko.errors import CoinGeckoUnavailableError, RefusedError
 from coin_pipeline.lookups.catalog import Catalog
 from coin_pipeline.lookups.drain import Drain, DrainLimits, DrainReport
 from coin_pipeline.lookups.queue import LookupQueue
@@ -93,7 +94,14 @@ def await_that(condition: Callable[[], Any], *, within: float, what: str) -> Non
 
 def rate_limit_of(seconds: float) -> RefusedError:
     """Return a refusal that asks everybody to wait."""
-    return RefusedError("CoinGecko answered 429", status=429, cause="rate limit", pause=seconds, has_code=True)
+    return RefusedError("CoinGecko answered 429", status=429, cause="rate limit", pause=seconds, is_everybodys=True)
+
+
+def open_breaker(budget: RateBudget) -> None:
+    """Have so many calls fail in a row that CoinGecko counts as down."""
+    with suppress(CoinGeckoUnavailableError):
+        for _ in range(MOST_FAILURES):
+            budget.note_failure(reason="no answer", is_of_coin=False)
 
 
 def make_due(connection: psycopg.Connection) -> None:

@@ -15,7 +15,7 @@ from stack.standin.market import coin_ids
 from stack.standin.server import StandIn
 from tests.conftest import RunningStandIn, stage
 from tests.lookups.conftest import outcomes
-from tests.lookups.engine import await_that, drain, rate_limit_of, start_engine
+from tests.lookups.engine import await_that, drain, open_breaker, rate_limit_of, start_engine
 
 FOREVER = threading.Event()  # never set
 
@@ -142,8 +142,7 @@ def test_an_answer_ends_an_outage_and_never_the_wait_that_a_429_asked_for(
             if cause == "rate limit":
                 budget.pause_for(rate_limit_of(20))
             else:
-                for number in range(5):
-                    budget.note_failure(coin_id=str(number), reason="no answer")
+                open_breaker(budget)
         in_flight.note_answer()
     ((seconds, reason),) = connection.execute(
         "SELECT extract(epoch FROM paused_until - now())::float, pause_reason FROM pipeline_status"
@@ -159,8 +158,7 @@ def test_an_answer_ends_an_outage_that_no_failure_speaks_of_any_more(
     budget = RateBudget(pool, calls_per_minute=0)
     with budget.call(deadline=time.monotonic(), stop=FOREVER) as in_flight:
         assert in_flight is not None
-        for number in range(5):
-            budget.note_failure(coin_id=str(number), reason="no answer")
+        open_breaker(budget)
         assert permits_now(budget, wanted=1) == 0
         connection.execute("UPDATE rate_budget SET failures_in_a_row = '{}'")
         in_flight.note_answer()

@@ -20,7 +20,7 @@ from stack.standin.market import coin_ids
 from stack.standin.server import StandIn
 from tests.conftest import RunningStandIn, stage
 from tests.lookups.conftest import outcomes
-from tests.lookups.engine import drain, make_due
+from tests.lookups.engine import drain, make_due, open_breaker
 
 FOREVER = threading.Event()  # never set
 CAUSES: tuple[Cause | None, ...] = ("rate limit", "month", "access", "address", None)  # the last is an outage
@@ -33,10 +33,9 @@ def budget(pool: ConnectionPool) -> RateBudget:
 
 def pause(budget: RateBudget, cause: Cause | None, *, seconds: float = 60) -> None:
     if cause is not None:
-        budget.pause_for(RefusedError("refused", status=429, cause=cause, pause=seconds, has_code=True))
+        budget.pause_for(RefusedError("refused", status=429, cause=cause, pause=seconds, is_everybodys=True))
         return
-    for number in range(5):
-        budget.note_failure(coin_id=str(number), reason="no answer")
+    open_breaker(budget)
 
 
 def let_the_pause_pass(connection: psycopg.Connection) -> None:

@@ -27,12 +27,12 @@ class Refused:
     cause: str
     pause: float
     says: str
-    has_code: bool = True
+    is_everybodys: bool = True
 
 
-BLOCKED = Refused("address", FIVE_MINUTES, "address", has_code=False)
-BANNED = Refused("rate limit", HALF_AN_HOUR, "1015", has_code=False)
-TOO_FAST = Refused("rate limit", MINUTE, "rate limit", has_code=False)
+BLOCKED = Refused("address", FIVE_MINUTES, "address", is_everybodys=False)
+BANNED = Refused("rate limit", HALF_AN_HOUR, "1015", is_everybodys=False)
+TOO_FAST = Refused("rate limit", MINUTE, "rate limit", is_everybodys=False)
 CDN: dict[int, Refused | str] = {403: BLOCKED, 429: TOO_FAST}
 
 # By entry, then by status.
@@ -56,14 +56,14 @@ BECOMES: dict[str, dict[int, Refused | str]] = {
     "demo key on the pro host": {400: Refused("access", FIVE_MINUTES, "COINGECKO_PLAN=demo")},
     "history beyond 365 days on demo/keyless (not our endpoint; third envelope)": {
         401: Refused("access", FIVE_MINUTES, "10012"),
-        **dict.fromkeys((200, 400), Refused("access", FIVE_MINUTES, "10012", has_code=False)),
+        **dict.fromkeys((200, 400), Refused("access", FIVE_MINUTES, "10012", is_everybodys=False)),
     },
     "network (ASN) blocked, keyless": dict.fromkeys(
         (200, 403, 429), Refused("address", FIVE_MINUTES, "blocks the address")
     ),
     "unknown coin": {404: UNKNOWN},
     "unknown coin, older": {404: UNKNOWN},
-    "Cloudflare rate ban, plain text": {429: Refused("rate limit", HALF_AN_HOUR, "1015", has_code=False)},
+    "Cloudflare rate ban, plain text": {429: Refused("rate limit", HALF_AN_HOUR, "1015", is_everybodys=False)},
     "old throttle answer, plain text (seen 2021; clients test startsWith)": CDN,
     "Cloudflare HTML titles seen instead of JSON": {**CDN, 500: OUTAGE, 503: OUTAGE},
 }
@@ -95,7 +95,11 @@ def assert_is(answer: object, expected: Refused | str, *, status: int) -> None:
     assert "SECRETKEY" not in str(answer)
     if isinstance(expected, Refused):
         assert isinstance(answer, RefusedError)
-        assert (answer.cause, answer.pause, answer.has_code) == (expected.cause, expected.pause, expected.has_code)
+        assert (answer.cause, answer.pause, answer.is_everybodys) == (
+            expected.cause,
+            expected.pause,
+            expected.is_everybodys,
+        )
         assert (answer.status, answer.spends_credit) == (status, False)
         assert expected.says in str(answer)
     elif expected == OUTAGE:
@@ -144,11 +148,11 @@ def test_a_code_says_what_it_is_on_any_status_in_any_envelope(envelope: str) -> 
 
 
 BY_STATUS_EXPECTED: dict[int, Refused | str] = {
-    401: Refused("access", FIVE_MINUTES, "COINGECKO_API_KEY", has_code=False),
+    401: Refused("access", FIVE_MINUTES, "COINGECKO_API_KEY", is_everybodys=False),
     403: BLOCKED,
     429: TOO_FAST,
     404: UNKNOWN,
-    451: Refused("address", FIVE_MINUTES, "legal reasons", has_code=False),
+    451: Refused("address", FIVE_MINUTES, "legal reasons", is_everybodys=False),
     500: OUTAGE,
     503: OUTAGE,
     520: OUTAGE,
@@ -188,8 +192,8 @@ def test_a_200_that_is_unusable_and_no_refusal_is_a_bad_answer_that_may_have_cos
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        (31337, Refused("access", FIVE_MINUTES, "31337", has_code=False)),
-        (401, Refused("access", FIVE_MINUTES, "COINGECKO_API_KEY", has_code=False)),
+        (31337, Refused("access", FIVE_MINUTES, "31337", is_everybodys=False)),
+        (401, Refused("access", FIVE_MINUTES, "COINGECKO_API_KEY", is_everybodys=False)),
         (403, BLOCKED),
         (404, UNKNOWN),
     ],

@@ -124,7 +124,17 @@ def test_an_id_that_is_refused_with_a_code_goes_back_further_each_time_and_never
     assert len(standin.state.calls) == 9
 
 
-WITHOUT_A_CODE = ["403-html", "429-html", "throttled", "1015", "1015-json", "1020-json", "status-403", "status-429", "status-401"]
+WITHOUT_A_CODE = [
+    "403-html",
+    "429-html",
+    "throttled",
+    "1015",
+    "1015-json",
+    "1020-json",
+    "status-403",
+    "status-429",
+    "status-401",
+]
 
 
 @pytest.mark.parametrize("fault", WITHOUT_A_CODE)

@@ -1,8 +1,5 @@
--- Count one more failure in a row; five different ones open the breaker. Returns whether it is open.
+-- Count one more failure in a row, up to the five that open the breaker, and return how many there are. An id that fails
+-- again counts again, or an outage with few ids waiting would never be one.
 UPDATE rate_budget
-SET
-    failures_in_a_row = CASE
-        WHEN %(failure)s = ANY(failures_in_a_row) OR cardinality(failures_in_a_row) >= 5 THEN failures_in_a_row
-        ELSE failures_in_a_row || %(failure)s::text
-    END
-RETURNING cardinality(failures_in_a_row) >= 5 AS breaker_open;
+SET failures_in_a_row = (failures_in_a_row || %(failure)s::text)[:5]
+RETURNING cardinality(failures_in_a_row);

@@ -11,7 +11,9 @@ SELECT coin_id FROM (
 ORDER BY
     EXISTS (
         SELECT FROM coin_lookups AS lookup
-        WHERE lookup.coin_id = known.coin_id AND (lookup.refusals > 0 OR lookup.state = 'failed')
+        WHERE
+            lookup.coin_id = known.coin_id
+            AND (lookup.refusals > 0 OR lookup.state = 'failed' OR (lookup.state = 'pending' AND lookup.attempts > 0))
     ),
     turn,
     random()
