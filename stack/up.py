@@ -1,5 +1,6 @@
 """`coins up`: the whole system on one machine."""
 
+import multiprocessing
 import os
 import resource
 import shlex
@@ -43,6 +44,7 @@ def run_stack(home: Home, *, ports: Ports, console: Console) -> None:
     settings = check_settings(
         _environment(home, ports=ports, url=lambda database: f"postgresql://postgres@/{database}")
     )
+    _check_shared_locks()
     supervisor = Supervisor(logs=home.logs, working_directory=home.path)
     for stop_signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(stop_signal) != signal.SIG_IGN or stop_signal != signal.SIGHUP:  # as nohup has it
@@ -109,6 +111,17 @@ def _say(console: Console, text: str) -> None:
     """Print lines as they are, where somebody still reads them: what runs does not depend on it."""
     with suppress(OSError, SystemExit):  # rich ends the process when a pipe is closed
         console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def _check_shared_locks() -> None:
+    """See that processes can share a lock, without which Dagster would start and launch no run."""
+    try:
+        multiprocessing.get_context("fork").Lock()
+    except OSError as error:
+        raise StackError(
+            f"Processes cannot share a lock here ({error.strerror}), which runs need: "
+            "give this user a /dev/shm that can be written and is not full"
+        ) from error
 
 
 def _raise_limit_of_open_files() -> None:

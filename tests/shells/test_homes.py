@@ -200,6 +200,19 @@ def test_a_user_without_a_name_is_told_what_is_missing(tmp_path: Path) -> None:
     )
 
 
+def test_a_machine_without_shared_memory_is_refused(tmp_path: Path) -> None:
+    """There, Dagster starts and launches nothing."""
+    mount = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    mount.append('mount -t tmpfs -o ro none /dev/shm && exec "$@"')
+    mount.append("sh")
+    if shutil.which("unshare") is None or subprocess.run([*mount, "true"], check=False, capture_output=True).returncode:
+        pytest.skip(f"NOT TESTED: nothing can be mounted here: {shlex.join(mount)}")
+    command = [*mount, *COINS, "up", "--home", str(tmp_path / "home")]
+    started = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert started.returncode == 1
+    assert re.fullmatch("Error: Processes cannot share a lock here .*: give this user a /dev/shm .*\n", started.stderr)
+
+
 @contextmanager
 def mounted(directory: Path, *options: str) -> Iterator[Path]:
     """Mount a file system for as long as the block lasts, or skip the test where that cannot be done."""
