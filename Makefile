@@ -73,7 +73,7 @@ test-shells: install  ## Start coins under each kind of thing that a shell or a 
 test-slow: install  ## Run the long forms of tests, some minutes
 	@$(BIN)/pytest -m slow
 
-test-docs: install  ## Run the commands of the README, and compare what they print with what stands there
+test-docs: install  ## Run the commands of all pages, and compare what they print with what stands there
 	@$(BIN)/pytest -m docs
 
 test-docker: install  ## Build the images and run the stack in containers of its own, on the engine that docker reaches

@@ -7,6 +7,7 @@ import random
 import shlex
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,13 +19,13 @@ from rich.console import Console
 from sql import query
 from sql.coin_ids import can_be_coin_id
 from stack.addresses import HIGHEST_PORT, Ports, chosen_port, free_port
-from stack.demo import run_demo
 from stack.errors import StackError
 from stack.home import home_at
 from stack.spew import print_report, spew, tasks_of
 from stack.standin.__main__ import standin
 from stack.status import print_status, read_status
-from stack.up import run_stack
+
+WATCH_EVERY = 2.0  # seconds
 
 port_type = click.IntRange(1, HIGHEST_PORT)
 home_option = click.option(
@@ -50,6 +51,8 @@ coins.add_command(standin)
 @click.option("--ui-port", type=port_type, help="[default: DAGSTER_UI_PORT, else 3000]")
 def up(standin: bool, home: Path | None, receiver_port: int | None, ui_port: int | None) -> None:
     """Start everything, and stop it on Ctrl-C."""
+    from stack.up import run_stack  # noqa: PLC0415 (brings Alembic, half the time that a command takes to start)
+
     ports = Ports(
         receiver=chosen_port(receiver_port, option="--receiver-port", variable="RECEIVER_PORT", default=5004),
         ui=chosen_port(ui_port, option="--ui-port", variable="DAGSTER_UI_PORT", default=3000),
@@ -63,6 +66,8 @@ def up(standin: bool, home: Path | None, receiver_port: int | None, ui_port: int
 @click.option("--keep", is_flag=True, help="Keep the temporary home and say where it is.")
 def demo(keep: bool) -> None:
     """Run the whole way once, offline: POST, look up, answer."""
+    from stack.demo import run_demo  # noqa: PLC0415 (as above)
+
     run_demo(keep=keep, console=Console())
 
 
@@ -93,10 +98,10 @@ def spew_command(
         sys.exit(1)
 
 
-@coins.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@coins.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+@click.argument("arguments", metavar="[PSQL'S ARGUMENTS]", nargs=-1, type=click.UNPROCESSED)
 def psql(arguments: tuple[str, ...]) -> None:
-    """Open psql on the running stack's challenge_db."""
+    """Open psql on the running stack's challenge_db. -? lists its arguments."""
     state = home_at(None).read_state()
     os.execv(state["psql"], [state["psql"], state["database_url"], *arguments])
 
@@ -104,7 +109,7 @@ def psql(arguments: tuple[str, ...]) -> None:
 @coins.command()
 @home_option
 def env(home: Path | None) -> None:
-    """Print exports that let dg, dagster and psql talk to the running home: eval "$(coins env)"."""
+    """Print what lets dg, dagster and psql talk to the stack. For eval "$(coins env)"."""
     for name, value in home_at(home).read_state()["environment"].items():
         click.echo(f"export {name}={shlex.quote(value)}")
 
@@ -114,14 +119,21 @@ def env(home: Path | None) -> None:
 @click.option(
     "--json", "as_json", is_flag=True, help="For programs: the row pipeline_status, the processes, the problems."
 )
-def status(home: Path | None, as_json: bool) -> None:
-    """Say what is pending and done, and which processes run; exit 1 when something is stuck."""
-    found = read_status(home_at(home).read_state())
-    if as_json:
-        click.echo(json.dumps(found, default=str))
-    else:
-        print_status(found, console=Console())
-    sys.exit(bool(found["problems"]))
+@click.option("--watch", is_flag=True, help="Say it anew every 2 seconds, until Ctrl-C.")
+def status(home: Path | None, as_json: bool, watch: bool) -> None:
+    """Say what is pending and done, and which processes run. Exits with 1 when something is stuck."""
+    console = Console()
+    while True:
+        found = read_status(home_at(home).read_state())
+        if as_json:
+            click.echo(json.dumps(found, default=str))
+        else:
+            if watch:
+                console.clear()
+            print_status(found, console=console)
+        if not watch:
+            sys.exit(bool(found["problems"]))
+        time.sleep(WATCH_EVERY)
 
 
 @coins.command()
@@ -130,7 +142,7 @@ def status(home: Path | None, as_json: bool) -> None:
 @click.option("--all", "all_of_them", is_flag=True, help="All of them, where no ID is given.")
 @click.argument("coin_ids", metavar="[ID ...]", nargs=-1)
 def requeue(home: Path | None, state: str, all_of_them: bool, coin_ids: tuple[str, ...]) -> None:
-    """Bring dead letters back: look ids up again that failed, or that were unknown."""
+    """Look ids up again that failed, or that were unknown."""
     if bool(coin_ids) == all_of_them:
         raise StackError("Nothing was done: give either ids or --all")
     if wrong := [coin_id for coin_id in coin_ids if not can_be_coin_id(coin_id)]:

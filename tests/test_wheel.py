@@ -90,6 +90,7 @@ def test_the_wheel_holds_what_is_in_the_packages_and_nothing_else(wheel: Path) -
 def test_there_is_one_version(installed: Installed) -> None:
     version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
     assert f"\nARG VERSION={version}\n" in (PROJECT / "Dockerfile").read_text()
+    assert f"coin_pipeline-{version}-py3" in (PROJECT / "README.md").read_text()
     assert installed.run("coins", "--version").stdout == f"coins, version {version}\n"
 
 

@@ -1,12 +1,14 @@
-"""Command blocks of a page: what is typed at a prompt, and what is printed then."""
+"""Command blocks of a page: what is typed, and what is printed then."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-BLOCK = re.compile(r"^```console\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(console|bash)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 SHELL_PROMPT = "$ "
 PSQL_PROMPT = "challenge_db=# "
+# What these do is done in containers: tests/docker does it.
+ELSEWHERE = re.compile(r"\b(docker|kubectl|helm) ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,30 +16,41 @@ class Command:
     """A command with what the page says that it prints.
 
     Attributes:
-        line: for the shell.
+        page: where it stands.
+        line: for the shell; a whole block, where that has no prompts.
         statements: typed at psql's prompt, where the command opens one.
-        printed: on the standard output, without the prompts.
+        printed: on the standard output, without the prompts; None where the page does not say.
     """
 
+    page: Path
     line: str
-    statements: str
-    printed: str
+    statements: str = ""
+    printed: str | None = None
+
+    @property
+    def is_for_containers(self) -> bool:
+        """Whether it needs a Docker engine or a cluster."""
+        return ELSEWHERE.search(self.line) is not None
 
 
 def commands_in(page: Path) -> list[Command]:
-    """Return the commands of a page's console blocks, in their order."""
-    return [command for block in BLOCK.findall(page.read_text()) for command in _commands_of(block)]
+    """Return the commands of a page's blocks, in their order."""
+    return [
+        command
+        for language, block in BLOCK.findall(page.read_text())
+        for command in (_typed_in(page, block) if language == "console" else [Command(page=page, line=block)])
+    ]
 
 
-def _commands_of(block: str) -> list[Command]:
+def _typed_in(page: Path, block: str) -> list[Command]:
     pieces = re.split(rf"^{re.escape(SHELL_PROMPT)}", block, flags=re.MULTILINE)[1:]
-    return [_command_of(*piece.split("\n", 1)) for piece in pieces]
+    return [_command_of(page, *piece.split("\n", 1)) for piece in pieces]
 
 
-def _command_of(line: str, rest: str) -> Command:
+def _command_of(page: Path, line: str, rest: str) -> Command:
     typed = [text.removeprefix(PSQL_PROMPT) for text in rest.splitlines() if text.startswith(PSQL_PROMPT)]
     printed = [text for text in rest.splitlines() if not text.startswith(PSQL_PROMPT)]
-    return Command(line=line, statements="\n".join(typed), printed="\n".join(printed))
+    return Command(page=page, line=line, statements="\n".join(typed), printed="\n".join(printed))
 
 
 def normalised(text: str, *, numbers: bool) -> list[str]:

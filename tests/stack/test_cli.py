@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from stack.addresses import free_port
+from stack.cli import coins
 from stack.home import Home
 from tests.stack.conftest import COINS, await_until, processes_in
 
@@ -84,6 +85,23 @@ def test_a_wrong_setting_is_the_first_line_and_named_as_the_user_did(tmp_path: P
 def test_status_and_psql_without_a_stack(tmp_path: Path) -> None:
     for command in ("status", "psql"):
         assert_one_line(run(command, COINS_HOME=str(tmp_path)), says="No stack is running in")
+
+
+def test_each_command_explains_itself_without_a_stack(tmp_path: Path) -> None:
+    for command in ([], *([name] for name in coins.commands)):
+        result = run(*command, "--help", COINS_HOME=str(tmp_path))
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout.startswith(f"Usage: {' '.join(['coins', *command])} [OPTIONS]")
+
+
+def test_what_is_no_command_and_no_option() -> None:
+    assert_one_line(run("statsu"), says="Did you mean 'status'?")
+    assert_one_line(run("status", "--jso"), says="Did you mean '--json'?")
+
+
+def test_a_shell_completes_its_words() -> None:
+    result = run(_COINS_COMPLETE="bash_complete", COMP_WORDS="coins st", COMP_CWORD="1")
+    assert result.stdout.split() == ["plain,standin", "plain,status"]
 
 
 def test_spew_without_a_list_of_coins(tmp_path: Path) -> None:

@@ -202,6 +202,16 @@ def test_status_and_psql_show_the_running_stack(stack: RunningStack) -> None:
     assert answer.stdout == "42\n"
 
 
+def test_status_can_be_watched_until_ctrl_c(stack: RunningStack) -> None:
+    command = [*COINS, "status", "--watch", "--json", "--home", str(stack.home.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as watch:
+        assert watch.stdout is not None
+        said = [json.loads(watch.stdout.readline()) for _ in range(2)]
+        watch.send_signal(signal.SIGINT)
+        assert watch.wait(30) == 128 + signal.SIGINT
+    assert [each["receiver_url"] for each in said] == [stack.receiver_url] * 2
+
+
 def test_status_says_when_dagster_would_start_nothing(stack: RunningStack) -> None:
     def problems() -> str:
         command = [*COINS, "status", "--json", "--home", str(stack.home.path)]
