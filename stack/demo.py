@@ -32,7 +32,7 @@ from stack.up import coins_command
 TASKS = 20
 IDS_A_TASK = 4
 DELAY = 0.4  # seconds
-START_TIMEOUT = 90.0  # seconds
+START_TIMEOUT = 180.0  # seconds; five on an idle machine, and 90 were too few where others kept it busy
 DRAIN_TIMEOUT = 60.0  # seconds without progress
 STOP_TIMEOUT = 15.0  # seconds
 MOST_ROWS = 15  # shown of each view
@@ -115,8 +115,10 @@ def _await_ready(home: Home, process: subprocess.Popen[bytes], *, log: Path) -> 
             return home.read_state()
         except StackError:
             time.sleep(0.1)
-    last_line = (log.read_text().splitlines() or ["it said nothing"])[-1]
-    raise StackError(last_line.removeprefix("Error: "))
+    last_line = (log.read_text().splitlines() or ["it said nothing"])[-1].removeprefix("Error: ")
+    if process.poll() is None:
+        raise StackError(f"The stack was not ready after {START_TIMEOUT:.0f} s; what it said last: {last_line}")
+    raise StackError(last_line)
 
 
 def await_nothing_pending(connection: psycopg.Connection, *, console: Console) -> None:

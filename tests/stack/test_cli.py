@@ -9,6 +9,8 @@ import pytest
 
 from stack.addresses import free_port
 from stack.cli import coins
+from stack.demo import running_stack
+from stack.errors import StackError
 from stack.home import Home
 from tests.stack.conftest import COINS, await_until, processes_in
 
@@ -128,6 +130,12 @@ def test_a_demo_that_is_told_to_stop_leaves_nothing(tmp_path: Path) -> None:
     assert demo.wait(30) != 0
     assert list(tmp_path.iterdir()) == []
     assert processes_in(Home(tmp_path)) == []
+
+
+def test_a_demo_whose_stack_is_not_ready_in_time_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stack.demo.START_TIMEOUT", 0)
+    with pytest.raises(StackError, match="not ready after 0 s"), running_stack(Home(tmp_path)):
+        pass
 
 
 def test_a_port_of_the_other_family_is_taken_too(tmp_path: Path, ports: list[str]) -> None:
