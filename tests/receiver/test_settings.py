@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from receiver.settings import ReceiverSettings
 from stack.addresses import free_port
+from tests import has_ipv6
 from tests.receiver.conftest import Receiver
 
 
@@ -107,7 +108,7 @@ def test_a_host_name_and_what_the_environment_holds_of_others_harm_nothing(
     assert not any(line.get("route") == "/livez" for line in receiver.log_lines())
 
 
-@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
 def test_the_receiver_can_listen_on_ipv6(start_receiver: Callable[..., Receiver], host: str) -> None:
     receiver = start_receiver(RECEIVER_HOST=host)

@@ -12,6 +12,7 @@ from stack.cli import coins
 from stack.demo import running_stack
 from stack.errors import StackError
 from stack.home import Home
+from tests import has_ipv6
 from tests.stack.conftest import COINS, await_until, processes_in
 
 
@@ -138,6 +139,7 @@ def test_a_demo_whose_stack_is_not_ready_in_time_says_so(tmp_path: Path, monkeyp
         pass
 
 
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 def test_a_port_of_the_other_family_is_taken_too(tmp_path: Path, ports: list[str]) -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
         port = str(listener.getsockname()[1])
