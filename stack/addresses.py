@@ -3,6 +3,7 @@
 import errno
 import ipaddress
 import os
+import secrets
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,6 +14,9 @@ from stack.errors import StackError
 # Whoever is told `localhost` may take either, so a port is ours only when both are free.
 LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 HIGHEST_PORT = 65535
+# Below those that a kernel gives to connections: one of these would be taken by any of them until somebody listens
+# there, also while a service is started again.
+FREE_PORTS = range(20_000, 30_000)
 CONNECT_TIMEOUT = 1.0  # seconds; a firewall may swallow what is sent to a port
 
 
@@ -49,11 +53,11 @@ def chosen_port(given: int | None, *, option: str, variable: str, default: int) 
 
 
 def free_port() -> int:
-    """Return a TCP port that is free on the loopback interface now, in both families."""
+    """Return a TCP port that is free on the loopback interface, in both families."""
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            number = int(probe.getsockname()[1])
+        number = secrets.choice(FREE_PORTS)
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", number))
             if not is_taken(number):
                 return number
 

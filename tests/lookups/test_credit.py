@@ -116,9 +116,15 @@ def test_a_call_under_way_may_give_its_credit_back(connection: psycopg.Connectio
     thread = threading.Thread(target=wait_for_a_call)
     with budget.call(deadline=time.monotonic(), stop=FOREVER) as call:
         assert call is not None
+        ((started,),) = connection.execute("SELECT clock_timestamp()").fetchall()
         thread.start()
-        waiting = b"SELECT count(*) FROM pg_stat_activity WHERE query ~ 'take_permit' AND datname = current_database()"
-        await_that(lambda: connection.execute(waiting).fetchall()[0][0], within=5, what="it was asked for")
+        asked = """
+            SELECT FROM pg_stat_activity
+            WHERE query ~ 'SELECT first_call' AND query_start > %s AND state = 'idle' AND pid <> pg_backend_pid()
+                AND datname = current_database()
+        """  # with what `take_permit` comes with, once both are answered
+        await_that(lambda: connection.execute(asked, (started,)).fetchall(), within=10, what="it was asked for in vain")
+        assert other == []
         call.note_answer(spends_credit=False)
     thread.join()
     assert other == [True]

@@ -17,6 +17,7 @@ from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG
 from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
 from coin_pipeline.defs.enrichment.sensors import claim_lookup_run
 from coin_pipeline.defs.operations.checks import no_run_is_overdue
+from sql import query
 from stack.standin.server import StandIn
 from tests.conftest import serve, stage
 from tests.pipeline.conftest import Dagster, RunningCodeServer, is_gone, serving
@@ -92,6 +93,22 @@ def test_a_drain_that_is_terminated_waits_for_no_answer_and_hands_everything_bac
     assert_handed_back(connection)
     started = dagster.instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_START)
     assert [record.step_key for record in started] == ["look_up_coins"]
+
+
+def test_a_drain_that_is_terminated_in_the_middle_of_a_statement_waits_for_no_answer_either(
+    dagster: Dagster, coingecko: dict[str, str], connection: psycopg.Connection
+) -> None:
+    leasing = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
+    with (
+        serving(dagster, variables=coingecko) as server,
+        psycopg.connect(dagster.environment["DATABASE_URL"]) as other,
+    ):
+        run_id = start_drain(server, connection)
+        other.execute(query("lookups/lock_leases"))
+        await_until(lambda: connection.execute(leasing).fetchall() != [], seconds=10, what="a drain that leases")
+        server.terminate(run_id)
+        dagster.await_status(run_id, dg.DagsterRunStatus.CANCELED, seconds=10)
+        assert_handed_back(connection)
 
 
 def test_a_drain_whose_process_is_told_to_end_hands_everything_back(

@@ -3,11 +3,12 @@
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from stack.addresses import free_port
+from stack.addresses import FREE_PORTS, free_port
 from stack.cli import coins
 from stack.demo import running_stack
 from stack.errors import StackError
@@ -44,6 +45,14 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         result = run("up", "--home", str(tmp_path / "home"), "--receiver-port", port, "--ui-port", str(free_port()))
         assert_one_line(result, says=f"Port {port} is taken: stop what listens there")
         assert_one_line(run("standin", "--port", port), says=f"Port {port} is taken: stop what listens there")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux says")
+def test_no_connection_can_take_a_port_that_was_picked_before_it_is_listened_at() -> None:
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    if lowest < FREE_PORTS.stop:
+        pytest.skip(f"NOT TESTED: connections get ports from {lowest} here")
+    assert max(free_port() for _ in range(100)) < lowest
 
 
 def test_a_home_of_another_version(tmp_path: Path, ports: list[str]) -> None:
