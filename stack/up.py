@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -109,8 +108,12 @@ def run_stack(home: Home, *, ports: Ports, console: Console) -> None:
 
 def _say(console: Console, text: str) -> None:
     """Print lines as they are, where somebody still reads them: what runs does not depend on it."""
-    with suppress(OSError, SystemExit):  # rich ends the process when a pipe is closed
+    try:
         console.print(text, soft_wrap=True, markup=False, highlight=False)
+    except SystemExit:  # rich ends the process when a pipe is closed
+        pass
+    except OSError:  # a full disk: what waits to be written would fail again with whatever is written next
+        os.dup2(os.open(os.devnull, os.O_WRONLY), console.file.fileno())
 
 
 def _check_shared_locks() -> None:
