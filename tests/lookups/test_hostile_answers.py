@@ -1,6 +1,7 @@
 """Answers that break HTTP, or bend it: each ends in bounded time and memory, and none stops the others."""
 
 import itertools
+import json
 import socket
 import threading
 import time
@@ -222,10 +223,17 @@ def test_a_kept_connection_that_is_closed_instead_of_answering_costs_no_attempt(
     assert connection.execute("SELECT count(*) FROM api_calls").fetchall() == [(report.calls,)]
 
 
-def test_an_exchange_too_long_to_be_indexed_is_skipped(connection: psycopg.Connection, pool: ConnectionPool) -> None:
-    tickers = b'{"tickers": [{"market": {"identifier": "%s"}}, {"market": {"identifier": "kraken"}}]}' % (b"k" * 2**20)
+@pytest.mark.parametrize(
+    "identifier",
+    ["k" * 2**20, "", " ", "\t", "\u2003", "kra\nken", "kra\u0000ken", "kra\u200bken", "\ud800", "\u202enekark"],
+    ids=lambda identifier: ascii(identifier[:12]),
+)
+def test_an_exchange_that_nobody_could_read_or_index_is_skipped(
+    connection: psycopg.Connection, pool: ConnectionPool, identifier: str
+) -> None:
+    tickers = {"tickers": [{"market": {"identifier": name}} for name in (identifier, "kraken")]}
     stage(connection, "bitcoin")
-    with raw(lambda *_: whole(tickers)) as server:
+    with raw(lambda *_: whole(json.dumps(tickers).encode())) as server:
         assert drain(pool, server.base_url).skipped_tickers == 1
     assert connection.execute("SELECT exchanges FROM coins").fetchall() == [(["kraken"],)]
 
