@@ -1,6 +1,7 @@
 """Say in one line why this project cannot be installed here, before anything is. Any Python can run this."""
 # mypy: allow-untyped-defs, allow-untyped-calls
 
+import os
 import platform
 import sys
 import sysconfig
@@ -9,6 +10,7 @@ OLDEST = (3, 11)
 NEWEST = {"Linux": (3, 14), "Darwin": (3, 13)}  # for newer ones, packages have no wheels yet: make lock asks
 MACHINES = ("x86_64", "aarch64", "arm64")
 OLDEST_GLIBC = (2, 28)  # of Debian 10, Ubuntu 20.04 and RHEL 8
+NOT_IN_PATHS = '$"`\\\n'  # pip's scripts and PostgreSQL's initdb give paths to a shell, between double quotes
 
 
 def refusal(version, implementation, system, machine, libc):
@@ -50,6 +52,10 @@ def main():
             __import__("ensurepip"), __import__("venv")
         except ImportError:
             problem = "Python's venv is missing; on Debian and Ubuntu: apt-get install python3-venv"
+    if not problem and set(NOT_IN_PATHS) & set(os.getcwd()):  # noqa: PTH109 (any Python can run this)
+        problem = (
+            'The path of this checkout holds one of $ " ` \\ or a line end, which programs here take for more: move it'
+        )
     sys.exit(problem or 0)
 
 

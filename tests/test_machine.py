@@ -4,6 +4,7 @@ import os
 import runpy
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,15 @@ def test_a_machine_without_wheels_is_refused_in_one_line(machine: dict[str, Any]
     refusal = runpy.run_path(str(PROJECT / "deploy" / "check_machine.py"))["refusal"](**machine)
     assert "\n" not in refusal
     assert says in refusal if says else refusal == ""
+
+
+@pytest.mark.parametrize(("name", "is_good"), [("a b,c%2F é 'd'", True), *((f"a{each}b", False) for each in '$"`\\\n')])
+def test_a_path_that_a_shell_takes_apart_is_refused_in_one_line(tmp_path: Path, name: str, *, is_good: bool) -> None:
+    (tmp_path / name).mkdir()
+    program = [sys.executable, str(PROJECT / "deploy" / "check_machine.py")]
+    checked = subprocess.run(program, cwd=tmp_path / name, capture_output=True, text=True, check=False)
+    assert (checked.returncode == 0) is is_good
+    assert len(checked.stderr.splitlines()) == (0 if is_good else 1)
 
 
 def test_make_refuses_before_it_makes_anything(tmp_path: Path) -> None:
