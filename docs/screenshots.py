@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,9 +102,8 @@ def photograph_an_outage(page: Page, state: dict[str, Any]) -> None:
     os.kill(standin, signal.SIGSTOP)
     try:
         post(state, WELL_KNOWN_COINS[:8])
-        page.goto(f"{state['ui_url']}/runs")
-        page.get_by_text("Failure").first.wait_for()
-        page.get_by_role("link", name="View").first.click()
+        page.set_viewport_size({"width": 1600, "height": 1000})  # of the log, only what is seen is on the page
+        page.goto(f"{state['ui_url']}/runs/{failed_run(state)}")
         page.get_by_text("CoinGecko does not answer").first.wait_for()
         save(page, "outage", height=1000)
         page.goto(f"{state['ui_url']}/assets/staged_coins")
@@ -124,6 +124,17 @@ def photograph_a_failed_check(page: Page, state: dict[str, Any], connection: psy
     page.get_by_text("coins_are_well_formed").first.click()
     page.get_by_text("violations").first.wait_for()
     save(page, "failed-check", height=700)
+
+
+def failed_run(state: dict[str, Any]) -> str:
+    """Wait for a run to fail, and return its id."""
+    deadline = time.monotonic() + PAGE_TIMEOUT / 1000
+    with psycopg.connect(state["environment"]["DAGSTER_DATABASE_URL"], autocommit=True) as dagster:
+        while time.monotonic() < deadline:
+            for (run,) in dagster.execute("SELECT run_id FROM runs WHERE status = 'FAILURE'"):
+                return str(run)
+            time.sleep(0.5)
+    sys.exit("No run has failed, though CoinGecko does not answer")
 
 
 def look_at_everything(page: Page, ui_url: str) -> None:

@@ -76,7 +76,10 @@ def test_the_requeue_job_brings_dead_letters_back(connection: psycopg.Connection
     for nothing in ({}, {"coin_ids": ["a"], "all_of_them": True}, {"coin_ids": ["a", ""]}, {"coin_ids": ["a", "b\0"]}):
         assert "Nothing was done" in requeue(**nothing)
         assert outcomes(connection) == before
-    assert "'typo' did not end as failed" in requeue(coin_ids=["a", "typo"])
+    assert len(requeue(coin_ids=["x" * 10_000])) < 300
+    assert requeue(coin_ids=[f" {number}" for number in range(10_000)]).endswith("' 9' and 9990 more")
+    assert outcomes(connection) == before
+    assert "'typo' did not end as failed" in requeue(coin_ids=["a", "a", "typo"])
     assert outcomes(connection) == {**before, "a": [None]}
     assert requeue(state="unknown", all_of_them=True) == ""
     assert outcomes(connection) == {"a": [None], "b": ["failed"], "typo": [None]}

@@ -7,6 +7,7 @@ import dagster as dg
 import psycopg
 import pytest
 
+from coin_pipeline.defs.checks import Check, check, in_one_step
 from coin_pipeline.defs.enrichment.checks import (
     coins_are_well_formed,
     is_stuck,
@@ -25,10 +26,8 @@ def database(connection: psycopg.Connection, database_url: str) -> Database:
     return Database(url=database_url)
 
 
-def result_of(check: dg.AssetChecksDefinition, database: Database) -> dg.AssetCheckResult:
-    result = check(database)
-    assert isinstance(result, dg.AssetCheckResult)
-    return result
+def result_of(check: Check, database: Database) -> dg.AssetCheckResult:
+    return check.evaluate(database)
 
 
 def rows_of(result: dg.AssetCheckResult) -> list[tuple[object, ...]]:
@@ -106,7 +105,7 @@ VIEW_CHECKS = [stats_are_exact, exchanges_with_x_are_exact]
 
 @pytest.mark.parametrize("check", VIEW_CHECKS)
 def test_the_views_pass_with_no_coins_and_with_some(
-    database: Database, connection: psycopg.Connection, check: dg.AssetChecksDefinition
+    database: Database, connection: psycopg.Connection, check: Check
 ) -> None:
     assert result_of(check, database).passed
     add_listed_coins(connection)
@@ -184,7 +183,7 @@ def test_a_view_that_is_wrong_in_the_database_fails_and_the_difference_is_named(
     database: Database,
     connection: psycopg.Connection,
     *,
-    check: dg.AssetChecksDefinition,
+    check: Check,
     view: str,
     definition: str,
     differences: list[tuple[object, ...]],
@@ -267,3 +266,23 @@ def test_an_unknown_that_was_listed_later_stays_right(database: Database, connec
     connection.execute("UPDATE staged_coins SET outcome = 'unknown', resolved_at = now() - interval '1 day'")
     add_coin(connection, "bitcoin")
     assert result_of(outcomes_are_true, database).passed
+
+
+def test_a_check_that_cannot_be_evaluated_fails_its_step_and_stops_no_other(database: Database) -> None:
+    @check(on=[], description="Cannot be evaluated.")
+    def broken(database: Database) -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=not database.read(b"TABLE nowhere").rows)
+
+    @check(on=[], description="Finds something.")
+    def red(database: Database) -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=not database.read(b"SELECT 1").rows)
+
+    defs = dg.Definitions(
+        asset_checks=[in_one_step("some_checks", [broken, red])],
+        jobs=[dg.define_asset_job("look", selection=dg.AssetSelection.all_asset_checks())],
+        resources={"database": database},
+    )
+    result = defs.resolve_job_def("look").execute_in_process(raise_on_error=False)
+    assert not result.success
+    assert [(each.check_name, each.passed) for each in result.get_asset_check_evaluations()] == [("red", False)]
+    assert "Could not be evaluated: broken" in str(result.failure_data_for_node("some_checks"))

@@ -73,13 +73,25 @@ def test_a_run_materializes_every_asset(
     assert materialized == set(defs.resolve_job_def("drain").asset_layer.executable_asset_keys)
 
 
+@pytest.mark.usefixtures("connection")
+def test_a_run_that_asks_for_no_list_shows_the_catalog_only_if_none_did(
+    drain: Callable[..., dg.ExecuteInProcessResult],
+) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        shown = [
+            {event.asset_key for event in drain(instance=instance).get_asset_materialization_events()} for _ in range(2)
+        ]
+    everything = set(defs.resolve_job_def("drain").asset_layer.executable_asset_keys)
+    assert shown == [everything, everything - {dg.AssetKey("coin_catalog")}]
+
+
 def test_a_run_for_one_coin_says_each_thing_once(
     drain: Callable[..., dg.ExecuteInProcessResult], connection: psycopg.Connection
 ) -> None:
-    stage(connection, *COINS, "not-a-coin")
-    drain()
-    stage(connection, "tether")
     with dg.DagsterInstance.ephemeral() as instance:
+        stage(connection, *COINS, "not-a-coin")
+        drain(instance=instance)
+        stage(connection, "tether")
         run_id = drain(instance=instance).run_id
         events = [serialize_value(record) for record in instance.all_logs(run_id)]
     assert sum(map(len, events)) <= 30_000

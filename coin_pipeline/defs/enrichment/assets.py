@@ -26,6 +26,7 @@ from sql import query
 # For a moment's outage of the database. At most 4 s: nothing can interrupt Dagster's wait. An outage of CoinGecko is a
 # pause, after which the sensor starts another run.
 RETRIES = RetryUnlessInterrupted(max_retries=2, delay=1, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+CATALOG = dg.AssetKey("coin_catalog")
 ATTRIBUTION = "Data provided by [CoinGecko](https://www.coingecko.com)."  # as its terms ask
 
 
@@ -99,8 +100,9 @@ def look_up_coins(
         yield dg.MaterializeResult(asset_key="pending_coins", metadata={**pending, **oldest.preview("oldest")})
         raise
     log_materialization(context, "pending_coins", pending)
-    if report.listed is not None:
-        log_materialization(context, "coin_catalog", show_catalog(database))
+    if report.listed is not None or context.instance.get_latest_materialization_event(CATALOG) is None:
+        # When it was renewed, and once before: without any, the UI takes `coin_lookups` for outdated.
+        log_materialization(context, CATALOG.to_user_string(), show_catalog(database))
     context.log.info(summary_of(report))
     context.instance.add_run_tags(context.run.run_id, {COINS_TAG: result_of(report)})
     alert_of_dead_letters(database, settings, failed=report.lookups[Ending.FAILED], log=context.log)

@@ -1,12 +1,10 @@
-"""Checks on the queue of lookups and on the final table.
-
-They hang on `pipeline_status`, which nothing materializes: what a check has found is shown until it looks again.
-"""
+"""Checks on the queue of lookups and on the final table."""
 
 from datetime import timedelta
 
 import dagster as dg
 
+from coin_pipeline.defs.checks import check, in_one_step
 from coin_pipeline.resources import Database, Rows
 from sql import query
 
@@ -15,35 +13,32 @@ LATEST_LOOKUPS = 1000
 MOST_FAILED = 0.05  # share of the latest lookups
 
 
-@dg.asset_check(
-    asset="pipeline_status",
-    additional_deps=["coins"],
+@check(
+    on=["coins"],
     description="In `coins`, no id is empty, and exchanges are sorted, distinct and named.",
 )
-def coins_are_well_formed(database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
+def coins_are_well_formed(database: Database) -> dg.AssetCheckResult:
     """Look for rows that break a promise of the table."""
     return _none_of(database.read(query("checks/find_malformed_coins")))
 
 
-@dg.asset_check(
-    asset="pipeline_status",
-    additional_deps=["coins", "staged_coins"],
+@check(
+    on=["coins", "staged_coins"],
     description=(
         "An id that was `added` or `already_known` has a row in `coins`; one that was `unknown` or `failed` had none "
         "when it was resolved."
     ),
 )
-def outcomes_are_true(database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
+def outcomes_are_true(database: Database) -> dg.AssetCheckResult:
     """Look for outcomes that the table contradicts."""
     return _none_of(database.read(query("checks/find_contradicting_outcomes")))
 
 
-@dg.asset_check(
-    asset="pipeline_status",
-    additional_deps=["coin_lookups"],
+@check(
+    on=["coin_lookups"],
     description="Red when something is due, nothing is paused, and nothing was resolved for ten minutes.",
 )
-def nothing_is_stuck(database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
+def nothing_is_stuck(database: Database) -> dg.AssetCheckResult:
     """Check that something moves, if anything should."""
     progress = database.read(query("operations/read_progress")).only
     known = {
@@ -54,12 +49,11 @@ def nothing_is_stuck(database: dg.ResourceParam[Database]) -> dg.AssetCheckResul
     return dg.AssetCheckResult(passed=not is_stuck(**progress), metadata=known)
 
 
-@dg.asset_check(
-    asset="pipeline_status",
-    additional_deps=["coin_lookups"],
+@check(
+    on=["coin_lookups"],
     description=f"At most {MOST_FAILED:.0%} of the last {LATEST_LOOKUPS} lookups ended as dead letters.",
 )
-def lookups_rarely_fail(database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
+def lookups_rarely_fail(database: Database) -> dg.AssetCheckResult:
     """Check the share of dead letters."""
     counts = database.read(query("checks/count_recent_failures"), latest=LATEST_LOOKUPS).only
     lookups, failed = counts["lookups"], counts["failed"]
@@ -88,3 +82,6 @@ def _none_of(violations: Rows) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=not violations.rows, metadata={"violations": len(violations.rows), **violations.preview("examples")}
     )
+
+
+checks = in_one_step("check_coins", [coins_are_well_formed, outcomes_are_true, nothing_is_stuck, lookups_rarely_fail])

@@ -1,6 +1,6 @@
 """Jobs over the queue of lookups."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from enum import Enum
 
 import dagster as dg
@@ -11,13 +11,15 @@ from coin_pipeline.lookups import queue
 from coin_pipeline.resources import Database
 from coin_pipeline.settings import PipelineSettings
 from sql import query
-from sql.coin_ids import can_be_coin_id
+from sql.coin_ids import MAX_LENGTH, can_be_coin_id
 
 # The slot that the sensor took for the run; the prefix hides it in the UI, where it would tell nobody anything.
 LOOKUP_RUN_TAG = ".dagster/lookup_run"
 # It leases for a minute, has two retries, and the longest call or statement takes another: Dagster ends an older one.
 DRAIN_AT_MOST = 600  # seconds
 COINS_TAG = "coins"  # for the list of runs: how many there were when it began, then what became of them
+
+MOST_NAMED = 10  # ids in one sentence
 
 drain = dg.define_asset_job(
     "drain",
@@ -58,8 +60,14 @@ class CoinsConfig(dg.Config):
             raise dg.Failure(f"{len(done)} done, but {_listed(missed)} {because}", allow_retries=False)
 
 
-def _listed(coin_ids: Iterable[str]) -> str:
-    return ", ".join(map(repr, coin_ids))
+def _listed(coin_ids: Sequence[str]) -> str:
+    """Name some ids: what no coin can be called may be long, and what was pasted may be thousands."""
+    named = ", ".join(
+        repr(coin_id if len(coin_id) <= MAX_LENGTH else f"{coin_id[:MAX_LENGTH]} ...")
+        for coin_id in coin_ids[:MOST_NAMED]
+    )
+    more = len(coin_ids) - MOST_NAMED
+    return f"{named} and {more} more" if more > 0 else named
 
 
 class RequeueConfig(CoinsConfig):
@@ -76,7 +84,8 @@ def requeue_lookups(
     chosen = config.chosen()
     with database.connect() as connection:
         requeued = queue.requeue(connection, state=config.state.value, coin_ids=chosen)
-    context.log.info("Requeued %d: %s", len(requeued), ", ".join(requeued))
+    if requeued:
+        context.log.info("Requeued %d: %s", len(requeued), _listed(requeued))
     config.fail_without(requeued, because=f"did not end as {config.state.value}")
 
 

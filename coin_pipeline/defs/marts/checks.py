@@ -4,27 +4,26 @@ from collections import Counter
 
 import dagster as dg
 
+from coin_pipeline.defs.checks import check, in_one_step
 from coin_pipeline.resources import Database, Rows
 from sql import challenge_query, query
 
 
-@dg.asset_check(
-    asset="pipeline_status",
-    additional_deps=["exchange_coin_stats"],
+@check(
+    on=["exchange_coin_stats"],
     description="The view `exchange_coin_stats` has the counts and medians that pandas makes of the rows of `coins`.",
 )
-def stats_are_exact(database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
+def stats_are_exact(database: Database) -> dg.AssetCheckResult:
     """Compare counts and medians."""
     view, coins = database.read_together(query("marts/read_exchange_coin_stats"), query("marts/read_listings"))
     return compare(view, recompute(coins, schema=view.schema))
 
 
-@dg.asset_check(
-    asset="pipeline_status",
-    additional_deps=["exchanges_with_x"],
+@check(
+    on=["exchanges_with_x"],
     description="The view `exchanges_with_x` has the rows of challenge query 2.",
 )
-def exchanges_with_x_are_exact(database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
+def exchanges_with_x_are_exact(database: Database) -> dg.AssetCheckResult:
     """Compare the identifiers."""
     return compare(*database.read_together(query("marts/read_exchanges_with_x"), challenge_query(2)))
 
@@ -59,3 +58,6 @@ def compare(view: Rows, expected: Rows) -> dg.AssetCheckResult:
         passed=not different,
         metadata={"rows": len(view.rows), "different": len(different), **examples.preview("examples")},
     )
+
+
+checks = in_one_step("check_marts", [stats_are_exact, exchanges_with_x_are_exact])

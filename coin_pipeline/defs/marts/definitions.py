@@ -2,6 +2,6 @@
 
 import dagster as dg
 
-from coin_pipeline.defs.marts.checks import exchanges_with_x_are_exact, stats_are_exact
+from coin_pipeline.defs.marts.checks import checks
 
-defs = dg.Definitions(asset_checks=[exchanges_with_x_are_exact, stats_are_exact])
+defs = dg.Definitions(asset_checks=[checks])
