@@ -33,14 +33,24 @@ LOOKUPS = """
 def measure(size: Size) -> Section:
     """Run the drain for one new coin in a small and in a large database, in turn."""
     seconds: dict[int, list[float]] = {FEW: [], MANY: []}
-    with running_postgres() as postgres, serving_standin(calls_per_minute=0) as (_, variables), quick_ends():
+    with (
+        running_postgres() as postgres,
+        serving_standin(calls_per_minute=0) as (_, variables),
+        quick_ends(),
+        dg.DagsterInstance.ephemeral() as instance,
+    ):
         urls = {coins: create_migrated(postgres, f"coins_{coins}") for coins in seconds}
         for coins, url in urls.items():
             fill(url, coins=coins)
         for number in range(ROUNDS[size] + 1):
             note(f"runs: round {number} of {ROUNDS[size]}")
             for coins, url in urls.items():
-                spent = processor_seconds(url, coin_id=f"coin-{number + 1}x", base_url=variables["COINGECKO_BASE_URL"])
+                spent = processor_seconds(
+                    url,
+                    coin_id=f"coin-{number + 1}x",
+                    base_url=variables["COINGECKO_BASE_URL"],
+                    instance=instance,
+                )
                 if number:  # the first imports what all share
                     seconds[coins].append(spent)
     few, many = (median(seconds[coins]) * 1000 for coins in (FEW, MANY))
@@ -79,7 +89,7 @@ def fill(url: str, *, coins: int) -> None:
         connection.execute("VACUUM ANALYZE")
 
 
-def processor_seconds(url: str, *, coin_id: str, base_url: str) -> float:
+def processor_seconds(url: str, *, coin_id: str, base_url: str, instance: dg.DagsterInstance) -> float:
     """Return the processor time that a run for a new id takes, of this process and of PostgreSQL together."""
     settings = PipelineSettings(
         database_url=url, coingecko_base_url=HttpUrl(base_url), coingecko_calls_per_minute=0, coins_refresh_after_days=0
@@ -95,10 +105,9 @@ def processor_seconds(url: str, *, coin_id: str, base_url: str) -> float:
         ((server,),) = connection.execute("SELECT pg_backend_pid()").fetchall()
         postmaster = psutil.Process(server).parent()
         started, served = time.process_time(), _spent(postmaster)
-        with dg.DagsterInstance.ephemeral() as instance:
-            result = defs.resolve_job_def("drain").execute_in_process(
-                instance=instance, resources={"settings": settings, "database": Database(url=url)}
-            )
+        result = defs.resolve_job_def("drain").execute_in_process(
+            instance=instance, resources={"settings": settings, "database": Database(url=url)}
+        )
         spent = time.process_time() - started + _spent(postmaster) - served
         assert result.success
         assert connection.execute(query("sensor/count_pending")).fetchall() == [(0,)]

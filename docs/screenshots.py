@@ -77,7 +77,7 @@ def photograph_a_good_day(page: Page, ui_url: str) -> None:
     page.get_by_text("Hide navigation").click()
     look_at_everything(page, ui_url)
     page.get_by_text("post_to_row_median_seconds").wait_for()
-    save(page, "status", height=2000)
+    save(page, "status", height=2140)
     page.goto(f"{ui_url}/runs")
     page.get_by_text("found").first.wait_for()
     save(page, "runs", height=520)
@@ -93,7 +93,7 @@ def photograph_a_good_day(page: Page, ui_url: str) -> None:
     save(page, "lookups", height=2400, below="Metadata", upper=1180)
     page.goto(f"{ui_url}/automation")
     page.get_by_text("staged_coins_sensor").wait_for()
-    save(page, "automation", height=420)
+    save(page, "automation", height=480)
 
 
 def photograph_an_outage(page: Page, state: dict[str, Any]) -> None:
