@@ -8,6 +8,7 @@ import pytest
 import requests
 
 from stack.standin.market import exchanges_of
+from tests import PROJECT
 from tests.docker.project import Project, await_true
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
@@ -90,6 +91,36 @@ def test_migrating_again_changes_nothing(stack: Project) -> None:
     assert stack.rows("SELECT count(*) FROM coins") == before
 
 
+def test_calls_go_through_the_proxy_of_the_settings_and_nothing_else_does(stack: Project) -> None:
+    certificate, key = stack.directory / "company.pem", stack.directory / "company.key"
+    stack.run(
+        f"openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=company -addext keyUsage=keyCertSign,digitalSignature"
+        f" -addext subjectAltName=DNS:api.coingecko.com -out {certificate} -keyout {key}"
+    )
+    program = PROJECT / "tests" / "docker" / "inspecting_proxy.py"
+    proxy = {
+        "image": f"{stack.images}-standin",
+        "user": "0",
+        "command": ["python", "/proxy.py", "/company.pem", "/company.key"],
+        "volumes": [f"{program}:/proxy.py", f"{certificate}:/company.pem", f"{key}:/company.key"],
+    }
+    stack.override(proxy=proxy)
+    assert "https_proxy=http://127.0.0.1:9" in stack.inspect("code-location")["Config"]["Env"]
+    stack.set(COINGECKO_BASE_URL="", HTTPS_PROXY="http://proxy:3128", REQUESTS_CA_BUNDLE=str(certificate))
+    stack.set(NO_PROXY="intranet.example.com")
+    stack.up()
+
+    assert stack.post("ethereum").ok
+    stack.await_nothing_pending()
+    assert ("ethereum",) in stack.rows("SELECT id FROM coins")
+    asked = stack.run("docker compose logs --no-log-prefix --no-color proxy").splitlines()
+    assert set(asked) == {"CONNECT api.coingecko.com:443 HTTP/1.1"}
+    for service in ("receiver", "code-location", "daemon", "webserver"):
+        environment = stack.inspect(service)["Config"]["Env"]
+        assert any(each.startswith("no_proxy=") and each.endswith(",intranet.example.com") for each in environment)
+        assert ("https_proxy=http://proxy:3128" in environment) == (service == "code-location")
+
+
 def test_everything_stops_within_ten_seconds_and_is_there_again(stack: Project) -> None:
     started = time.monotonic()
     stack.run("docker compose stop")
@@ -97,4 +128,4 @@ def test_everything_stops_within_ten_seconds_and_is_there_again(stack: Project) 
     assert took < 10, f"{took:.1f} s"
     stack.run("docker compose start db")
     await_true(lambda: stack.health("db") == "healthy", seconds=60, what="the database is back")
-    assert stack.rows("SELECT id FROM coins") == [("bitcoin",)]
+    assert stack.rows("SELECT id FROM coins ORDER BY id") == [("bitcoin",), ("ethereum",)]
