@@ -58,8 +58,12 @@ def kill_receiver_worker(world: World) -> None:
 
 def runs(world: World) -> list[psutil.Process]:
     """Return the processes of runs, which are warm."""
-    children = service(world, "code-server").children()
-    return [run for child in children if FORKED_FROM in " ".join(child.cmdline()) for run in child.children()]
+    found: list[psutil.Process] = []
+    for child in service(world, "code-server").children():
+        with suppress(psutil.Error):  # it has ended meanwhile
+            if FORKED_FROM in " ".join(child.cmdline()):
+                found += child.children()
+    return found
 
 
 def kill_run(world: World) -> None:
