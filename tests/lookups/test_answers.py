@@ -242,6 +242,20 @@ def test_five_failures_and_that_of_a_good_coin_open_the_breaker_and_one_success_
     assert outcomes(connection) == {**{coin_id: ["unknown"] for coin_id in "abcdefgh"}, "monacoin": ["added"]}
 
 
+def test_an_outage_that_follows_a_rate_limit_is_called_one(
+    connection: psycopg.Connection, pool: ConnectionPool, standin: RunningStandIn
+) -> None:
+    stage(connection, "monacoin", "tether")
+    RateBudget(pool, calls_per_minute=0).pause_for(rate_limit_of(60))
+    connection.execute("UPDATE rate_budget SET paused_until = now(), failures_in_a_row = '{1,2,3,4,5}'")
+    standin.state.give("status-503")
+    with pytest.raises(CoinGeckoUnavailableError):
+        drain(pool, standin.base_url, leasing_seconds=3)
+    seconds, reason = pause_of(connection)
+    assert seconds > 25
+    assert "503" in (reason or "")
+
+
 def test_failures_of_one_id_do_not_open_the_breaker(
     connection: psycopg.Connection, pool: ConnectionPool, standin: RunningStandIn
 ) -> None:

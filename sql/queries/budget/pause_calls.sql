@@ -1,6 +1,6 @@
 -- Stop every call of every process for a while. The longer of two pauses holds, but for an outage, which the next answer
 -- ends: it gives way to any other cause, and takes the place of none, since CoinGecko's wait would end with it. That the
--- single call after a pause is under way is no pause.
+-- single call after a pause is under way is no pause, nor is the second after it that is left to what its failure means.
 -- A rate limit that no answer came after was not over when it was said to be: then it takes a whole window at least.
 WITH wanted AS (
     SELECT
@@ -26,5 +26,6 @@ FROM wanted
 WHERE
     NOT is_paused(rate_budget, now())
     OR first_call IS NOT NULL
+    OR pause_length <= INTERVAL '1 second'
     OR (pause_cause = 'outage' AND %(cause)s <> 'outage')
     OR ((pause_cause = 'outage' OR %(cause)s <> 'outage') AND paused_until < now() + wanted.pause);
