@@ -18,9 +18,9 @@ from sql import query
 
 POLL_EVERY = 0.05  # seconds
 POLL_BUSY_EVERY = 0.25  # seconds, while runs are at work that take up new ids themselves
-# Seconds. Dagster evaluates one sensor after the other, so an alert of a run that failed waits for this one. But it
-# begins anew every 5 s at the most, so that less would put gaps between the ticks.
-WAIT_AT_MOST = 5.0
+# Seconds. Dagster evaluates one sensor after the other, so an alert of a run that failed waits for this one, at times
+# for two ticks of it: within ten seconds. It begins anew every 5 s at the most, so that less leaves a gap that long.
+WAIT_AT_MOST = 4.5
 LAUNCH_HOLD = timedelta(seconds=30)  # how long a slot is kept for a run that has yet to show its first heartbeat
 
 
@@ -58,7 +58,7 @@ def reason_to_wait(sensed: SensedWork, *, slots: int) -> str | None:
     minimum_interval_seconds=1,
     description=(
         "A long-poll that starts a drain when a staged coin is due for a lookup, a slot is free and nothing is paused. "
-        "Each tick waits for that for up to 5 s, so that a POST need not wait for the next tick."
+        "Each tick waits for that for up to 4.5 s, so that a POST need not wait for the next tick."
     ),
 )
 def staged_coins_sensor(
