@@ -109,7 +109,7 @@ def plain_dagster(state: dict[str, Any]) -> Iterator[str]:
         yield f"http://127.0.0.1:{ports['ui']}"
     finally:
         for process in processes:
-            process.terminate()
+            process.kill()  # where a shell's job ignores SIGINT, Dagster's server ignores SIGTERM too
             process.wait()
 
 
