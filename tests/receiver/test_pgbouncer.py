@@ -76,7 +76,10 @@ def test_behind_pgbouncer_what_is_acknowledged_is_there_and_nothing_is_500(
         with running_receiver(url, tmp_path, RECEIVER_THREADS=threads) as receiver:
             responses = post_and_read(receiver)
     statuses = {response.status_code for response in responses}
-    assert statuses == ({200, 202} if mode == "session" else {200, 202, 503})
+    if mode == "session":
+        assert statuses == {200, 202}
+    else:
+        assert 503 in statuses <= {200, 202, 503}
     for response in responses:
         if response.status_code == 503:
             assert_problem(response, 503)
