@@ -19,15 +19,17 @@ def preview_of(schema: dg.TableSchema, rows: Iterable[tuple[Any, ...]]) -> dg.Ta
     """
     names = [column.name for column in schema.columns]
     records = [
-        dg.TableRecord({name: _cell_of(value) for name, value in zip(names, row, strict=True)})
+        dg.TableRecord({name: shown(value) for name, value in zip(names, row, strict=True)})
         for row in islice(rows, PREVIEW_ROWS)
     ]
     return dg.MetadataValue.table(records=records, schema=schema)
 
 
-def _cell_of(value: object) -> str | float | bool | None:
-    """Return a value that Dagster can keep; times to the second, which is as much as a narrow column shows."""
-    if value is None or isinstance(value, bool | int | float):
+def shown(value: object) -> str | float | bool | None:
+    """Return a value that Dagster can keep and people read: times to the second, which a narrow column can show."""
+    if isinstance(value, float):
+        return round(value, 3)
+    if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, datetime):
         return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"

@@ -137,7 +137,7 @@ def _type_of(column: Column) -> str:
 
 
 class SettingsResource(dg.ConfigurableResource[PipelineSettings]):
-    """The settings, read from the environment when a run or a tick starts."""
+    """The settings, read from the environment when a run or a tick starts; docs/settings.md lists them."""
 
     def create_resource(self, context: dg.InitResourceContext) -> PipelineSettings:  # noqa: ARG002 (as Dagster has it)
         """Read them.

@@ -4,7 +4,8 @@
 SELECT
     exchange,
     COUNT(DISTINCT id) AS distinct_coins,
-    PERCENTILE_CONT(0.5) WITHIN GROUP (ORDER BY task_run) AS median_task_run
+    PERCENTILE_CONT(0.5)
+        WITHIN GROUP (ORDER BY task_run) AS median_task_run
 FROM coins
 CROSS JOIN UNNEST(exchanges) AS exchange
 GROUP BY exchange

@@ -8,6 +8,8 @@ from multiprocessing.context import SpawnContext
 from typing import Any
 
 import dagster as dg
+
+# No setting of Dagster's changes how its server starts and ends runs; that it is still this class is looked at below.
 from dagster._core.instance.ref import InstanceRef
 from dagster._grpc import server
 

@@ -48,7 +48,7 @@ def in_one_step(name: str, checks: Sequence[Check]) -> dg.AssetChecksDefinition:
     @dg.multi_asset_check(name=name, specs=[each.spec for each in checks], can_subset=True)
     def evaluate(
         context: dg.AssetCheckExecutionContext, database: dg.ResourceParam[Database]
-    ) -> Iterator[dg.AssetCheckEvaluation]:
+    ) -> Iterator[dg.AssetCheckResult]:
         errors: dict[str, Exception] = {}
         for each in checks:
             if each.spec.key not in context.selected_asset_check_keys:
@@ -58,8 +58,7 @@ def in_one_step(name: str, checks: Sequence[Check]) -> dg.AssetChecksDefinition:
             except Exception as error:  # noqa: BLE001 (raised below)
                 errors[each.spec.name] = error
             else:
-                # No result, which Dagster would keep as an output of the step too, with its provenance.
-                yield dg.AssetCheckEvaluation(
+                yield dg.AssetCheckResult(
                     asset_key=each.spec.asset_key,
                     check_name=each.spec.name,
                     passed=result.passed,

@@ -7,6 +7,12 @@ import dagster as dg
 
 from coin_pipeline.defs.columns import COLUMNS
 
+# For a page that would leave open why a count is minutes old, and where its checks are.
+LOOKED_AT = (
+    "Its rows are counted every ten minutes, and [checked](/assets/pipeline_status?view=checks) as part of "
+    "`pipeline_status`."
+)
+
 
 def relation(
     name: str,

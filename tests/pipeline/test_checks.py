@@ -7,6 +7,7 @@ import dagster as dg
 import psycopg
 import pytest
 
+from coin_pipeline.definitions import defs
 from coin_pipeline.defs.checks import Check, check, in_one_step
 from coin_pipeline.defs.enrichment.checks import (
     coins_are_well_formed,
@@ -286,3 +287,28 @@ def test_a_check_that_cannot_be_evaluated_fails_its_step_and_stops_no_other(data
     assert not result.success
     assert [(each.check_name, each.passed) for each in result.get_asset_check_evaluations()] == [("red", False)]
     assert "Could not be evaluated: broken" in str(result.failure_data_for_node("some_checks"))
+
+
+def test_checks_are_red_where_the_look_before_them_failed(connection: psycopg.Connection, database_url: str) -> None:
+    keys = defs.resolve_asset_graph().asset_check_keys
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def statuses() -> set[str]:
+            newest = instance.event_log_storage.get_latest_asset_check_execution_by_key([*keys])
+            assert newest.keys() == keys
+            return {
+                record.status.value if record.run_id == run.run_id else "not of this run" for record in newest.values()
+            }
+
+        health, resources = defs.resolve_job_def("health"), {"database": Database(url=database_url)}
+        run = health.execute_in_process(instance=instance, resources=resources)
+        assert statuses() == {"SUCCEEDED"}
+        assert [entry.user_message for entry in instance.all_logs(run.run_id) if not entry.is_dagster_event] == []
+        connection.execute("ALTER VIEW pipeline_status RENAME TO not_there")
+        try:
+            run = health.execute_in_process(instance=instance, resources=resources, raise_on_error=False)
+        finally:
+            connection.execute("ALTER VIEW not_there RENAME TO pipeline_status")
+        assert not run.success
+        # Dagster shows one that was planned by a run that failed as "Execution failed", in red.
+        assert statuses() == {"PLANNED"}

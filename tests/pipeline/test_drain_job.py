@@ -135,6 +135,7 @@ def test_coins_that_are_known_cost_no_call_and_no_task_run(
     assert number_of(result, "pending_coins", "dagster/row_count") == 3
     assert number_of(result, "coin_lookups", "resolved_without_call") == 3
     assert number_of(result, "coin_lookups", "calls") == 0
+    assert result.dagster_run.tags[COINS_TAG] == "3 known already"
     stage(connection, "tether")
     drain()
     assert connection.execute("SELECT task_run FROM coins WHERE id = 'tether'").fetchall() == [(4,)]
@@ -197,7 +198,9 @@ def test_an_attempt_that_finds_a_pause_ends_the_run_at_once_with_its_reason(
     standin: RunningStandIn,
     cause: str,
 ) -> None:
-    assert drain().success  # so that the account is known, and does not end the pause of another
+    first = drain()  # so that the account is known, and does not end the pause of another
+    assert first.success
+    assert first.dagster_run.tags[COINS_TAG] == "none due"
     stage(connection, "bitcoin")
     pause = {"pause": timedelta(minutes=5), "cause": cause, "reason": "it is as it is"}
     connection.execute(query("budget/pause_calls"), pause)
@@ -206,7 +209,9 @@ def test_an_attempt_that_finds_a_pause_ends_the_run_at_once_with_its_reason(
     assert time.monotonic() - started < 10
     assert not result.success
     assert [event for event in result.all_events if event.is_step_up_for_retry] == []
-    assert "it is as it is" in str(result.failure_data_for_node("look_up_coins"))
+    assert "Nothing was done, since nothing is asked for now: it is as it is" in str(
+        result.failure_data_for_node("look_up_coins")
+    )
     assert standin.state.calls == []
 
 

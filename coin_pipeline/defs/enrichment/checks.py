@@ -5,6 +5,7 @@ from datetime import timedelta
 import dagster as dg
 
 from coin_pipeline.defs.checks import check, in_one_step
+from coin_pipeline.previews import shown
 from coin_pipeline.resources import Database, Rows
 from sql import query
 
@@ -41,11 +42,7 @@ def outcomes_are_true(database: Database) -> dg.AssetCheckResult:
 def nothing_is_stuck(database: Database) -> dg.AssetCheckResult:
     """Check that something moves, if anything should."""
     progress = database.read(query("operations/read_progress")).only
-    known = {
-        name: round(value, 1) if isinstance(value, float) else value
-        for name, value in progress.items()
-        if value is not None
-    }
+    known = {name: shown(value) for name, value in progress.items() if value is not None}
     return dg.AssetCheckResult(passed=not is_stuck(**progress), metadata=known)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Collection, Sequence
 from enum import Enum
 
 import dagster as dg
-from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG
 from pydantic import Field
 
 from coin_pipeline.lookups import queue
@@ -17,7 +16,7 @@ from sql.coin_ids import MAX_LENGTH, can_be_coin_id
 LOOKUP_RUN_TAG = ".dagster/lookup_run"
 # It leases for a minute, has two retries, and the longest call or statement takes another: Dagster ends an older one.
 DRAIN_AT_MOST = 600  # seconds
-COINS_TAG = "coins"  # for the list of runs: how many there were when it began, then what became of them
+COINS_TAG = "coins"  # for the list of runs: how many there were when one began, then what became of them
 
 MOST_NAMED = 10  # ids in one sentence
 
@@ -25,7 +24,7 @@ drain = dg.define_asset_job(
     "drain",
     selection=dg.AssetSelection.groups("enrichment", "marts"),
     description="Looks up every coin that is due.",
-    tags={MAX_RUNTIME_SECONDS_TAG: str(DRAIN_AT_MOST)},
+    tags={dg.MAX_RUNTIME_SECONDS_TAG: str(DRAIN_AT_MOST)},
 )
 
 
@@ -76,7 +75,7 @@ class RequeueConfig(CoinsConfig):
     state: EndedState = Field(EndedState.failed, description="How they ended.")
 
 
-@dg.op
+@dg.op(description="Makes lookups pending again, and the staged rows that they had given an outcome.")
 def requeue_lookups(
     context: dg.OpExecutionContext, config: RequeueConfig, database: dg.ResourceParam[Database]
 ) -> None:
@@ -84,18 +83,24 @@ def requeue_lookups(
     chosen = config.chosen()
     with database.connect() as connection:
         requeued = queue.requeue(connection, state=config.state.value, coin_ids=chosen)
+    context.instance.add_run_tags(context.run_id, {COINS_TAG: f"{len(requeued)} requeued"})
     if requeued:
         context.log.info("Requeued %d: %s", len(requeued), _listed(requeued))
     config.fail_without(requeued, because=f"did not end as {config.state.value}")
 
 
-@dg.job(description="Brings dead letters back: coins whose lookup failed, or ended as unknown, are looked up again.")
+@dg.job(
+    description=(
+        "Brings dead letters back: coins whose lookup failed, or ended as unknown, are looked up again. The launchpad "
+        "says which: some by coin_ids, or all_of_them."
+    )
+)
 def requeue() -> None:
     """Requeue lookups."""
     requeue_lookups()
 
 
-@dg.op
+@dg.op(description="Makes answers look old, so that drains refresh them when nothing new is due.")
 def age_answers(
     context: dg.OpExecutionContext,
     config: CoinsConfig,
@@ -108,11 +113,17 @@ def age_answers(
     chosen = config.chosen()
     with database.connect() as connection:
         aged = [row[0] for row in connection.execute(query("lookups/age_answers"), {"coin_ids": chosen})]
+    context.instance.add_run_tags(context.run_id, {COINS_TAG: f"{len(aged)} to refresh"})
     context.log.info("%d coins will be looked up again when nothing new is due.", len(aged))
     config.fail_without(aged, because="is no coin that was found")
 
 
-@dg.job(description="Has known coins looked up again, whatever their age, by drains that have nothing new to do.")
+@dg.job(
+    description=(
+        "Has known coins looked up again, whatever their age, by drains that have nothing new to do. The launchpad "
+        "says which: some by coin_ids, or all_of_them."
+    )
+)
 def refresh() -> None:
     """Refresh coins."""
     age_answers()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from coin_pipeline.defs.relations import relation
+from coin_pipeline.defs.relations import LOOKED_AT, relation
 from coin_pipeline.resources import Database
 from sql import query
 
@@ -31,7 +31,7 @@ warnings.filterwarnings("ignore", "Function `multi_observable_source_asset`", dg
             description=(
                 "The distinct ids of each submission, written by the receiver. `outcome` is NULL while an id is "
                 "pending, then `added`, `already_known`, `unknown` or `failed`. Observe it to see how many are "
-                "pending now."
+                f"pending now. {LOOKED_AT}"
             ),
         ),
     ],

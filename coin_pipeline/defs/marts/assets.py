@@ -2,8 +2,10 @@
 
 import dagster as dg
 
-from coin_pipeline.defs.relations import relation
+from coin_pipeline.defs.relations import LOOKED_AT, relation
 from sql import challenge_query
+
+FIRST_ROWS = "What is observed then, under Events, shows the first of them."
 
 
 def question(number: int) -> dict[str, dg.MarkdownMetadataValue]:
@@ -19,7 +21,10 @@ MARTS = [
         group="marts",
         kind="view",
         deps=["coins"],
-        description="For each exchange: how many distinct coins it lists, and the median `task_run` of those coins.",
+        description=(
+            "For each exchange: how many distinct coins it lists, and the median `task_run` of those coins. "
+            f"{LOOKED_AT} {FIRST_ROWS}"
+        ),
         metadata=question(1),
     ),
     relation(
@@ -27,7 +32,10 @@ MARTS = [
         group="marts",
         kind="view",
         deps=["coins"],
-        description='The exchanges whose CoinGecko identifier has an "x", which their name need not have.',
+        description=(
+            'The exchanges whose CoinGecko identifier has an "x", which their name need not have. '
+            f"{LOOKED_AT} {FIRST_ROWS}"
+        ),
         metadata=question(2),
     ),
 ]

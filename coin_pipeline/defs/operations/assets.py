@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from coin_pipeline.defs.relations import relation
+from coin_pipeline.previews import shown
 from coin_pipeline.resources import Database
 from sql import query
 
@@ -43,12 +44,5 @@ def look_at_everything(
         first = read.preview("first_rows")
         context.log_event(dg.AssetObservation(view, metadata={"dagster/row_count": len(read.rows), **first}))
     figures = {**status.only, **{f"post_to_row_{name}": value for name, value in waits.only.items()}}
-    shown = {name: _shown(value) for name, value in figures.items() if value is not None}
-    yield dg.ObserveResult(asset_key="pipeline_status", metadata={**shown, **dead_letters.preview("dead_letters")})
-
-
-def _shown(value: object) -> int | float | str:
-    """Return a figure as the UI can draw it over time; what is none, as text."""
-    if isinstance(value, float):
-        return round(value, 3)
-    return value if isinstance(value, int | str) else str(value)
+    known = {name: shown(value) for name, value in figures.items() if value is not None}
+    yield dg.ObserveResult(asset_key="pipeline_status", metadata={**known, **dead_letters.preview("dead_letters")})

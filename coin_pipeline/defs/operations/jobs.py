@@ -52,7 +52,10 @@ def prune_runs(context: dg.OpExecutionContext, settings: dg.ResourceParam[Pipeli
 
 
 def prune_check_results(instance: dg.DagsterInstance) -> None:
-    """Delete what checks found in runs that are gone, which `delete_run` leaves; the newest of each check stays."""
+    """Delete what checks found in runs that are gone, which `delete_run` leaves; the newest of each check stays.
+
+    Nothing public deletes them, so that it takes the table itself.
+    """
     storage = instance.event_log_storage
     if not isinstance(storage, SqlEventLogStorage):
         return

@@ -5,7 +5,6 @@ SELECT
     client,
     content_type,
     (SELECT count(*) FROM staged_coins AS staged WHERE staged.submission_id = submission.id) AS staged,
-    duplicates,
     (SELECT count(*) FROM rejected_coins AS rejected WHERE rejected.submission_id = submission.id) AS rejected
 FROM submissions AS submission
 ORDER BY id DESC
