@@ -184,6 +184,7 @@ def test_the_chart_has_the_version_and_the_settings_of_this_dagster() -> None:
     assert daemon["runMonitoring"] == {
         "enabled": INSTANCE["run_monitoring"]["enabled"],
         "startTimeoutSeconds": INSTANCE["run_monitoring"]["start_timeout_seconds"],
+        "cancelTimeoutSeconds": INSTANCE["run_monitoring"]["cancel_timeout_seconds"],
         "pollIntervalSeconds": INSTANCE["run_monitoring"]["poll_interval_seconds"],
         "maxRuntimeSeconds": INSTANCE["run_monitoring"]["max_runtime_seconds"],
     }

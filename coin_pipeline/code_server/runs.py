@@ -43,6 +43,13 @@ _reasons: list[str] = []
 class RunProcess(SpawnProcess):
     """A run: forked where that can be, else spawned, which takes a second longer."""
 
+    def run(self) -> None:
+        """Do what a run does, and end with the process that it came from: nothing else would end one that is cold."""
+        code_server = multiprocessing.parent_process()
+        if code_server and code_server.pid == os.getppid():
+            threading.Thread(target=end_after, args=(code_server,), name="end-after", daemon=True).start()
+        super().run()
+
     @staticmethod
     def _Popen(process: BaseProcess) -> Any:  # noqa: ANN401, N802 (as multiprocessing has it)
         if CAN_FORK:
@@ -90,6 +97,12 @@ class RunContext(SpawnContext):
         return PromptEvent(ctx=self)
 
 
+def end_after(process: BaseProcess) -> None:
+    """Wait for the end of a process, and then end this one."""
+    process.join()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def note_cold_runs(error: Exception) -> None:
     """Say why runs start slowly, in one line for each reason."""
     if repr(error) not in _reasons:
@@ -100,19 +113,21 @@ def note_cold_runs(error: Exception) -> None:
 @contextmanager
 def not_for_ever() -> Iterator[None]:
     """Kill what runs are forked from when it does not fork: it is frozen, and the run starts cold."""
-    server: Any = forkserver._forkserver  # noqa: SLF001 (nobody else knows)
-
-    def kill() -> None:
-        if server._forkserver_pid is not None:  # noqa: SLF001
-            os.kill(server._forkserver_pid, signal.SIGKILL)  # noqa: SLF001
-
-    timer = threading.Timer(FORK_WITHIN, kill)
+    timer = threading.Timer(FORK_WITHIN, kill_what_runs_are_forked_from)
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
+
+
+def kill_what_runs_are_forked_from() -> None:
+    """Kill it, and with it end its runs; it is started again before the next."""
+    server: Any = forkserver._forkserver  # noqa: SLF001 (nobody else knows)
+    if server._forkserver_pid is not None:  # noqa: SLF001
+        with suppress(ProcessLookupError):
+            os.kill(server._forkserver_pid, signal.SIGKILL)  # noqa: SLF001
 
 
 @contextmanager

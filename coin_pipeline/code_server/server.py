@@ -14,7 +14,7 @@ from dagster._core.instance.ref import InstanceRef
 from dagster._grpc import server
 
 from coin_pipeline.code_server.leftover_runs import release
-from coin_pipeline.code_server.runs import RunContext
+from coin_pipeline.code_server.runs import RunContext, kill_what_runs_are_forked_from
 from coin_pipeline.resources import Database
 
 END_WITHIN = 20.0  # seconds from being told to; a healthy run takes two
@@ -53,6 +53,15 @@ class CodeServer(server.DagsterApiServer):
                 if now - told_at > END_WITHIN and process.is_alive():
                     log.warning("The run %s did not end when it was told to, and is killed", run_id)
                     process.kill()
+                    process.join(LOOK_EVERY)
+                    if process.is_alive():  # only what it was forked from can tell, and is frozen itself
+                        kill_what_runs_are_forked_from()
+
+    def _check_for_orphaned_runs(self) -> None:
+        try:
+            super()._check_for_orphaned_runs()
+        except Exception as error:  # noqa: BLE001 (the only thread that looks would end with it)
+            log.warning("How runs have ended is not reported yet: %s", error)
 
     def _clear_run(self, run_id: str) -> None:
         # With that lock held, so that no database is asked here.

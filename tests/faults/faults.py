@@ -10,6 +10,7 @@ import psutil
 import psycopg
 import pytest
 
+from coin_pipeline.lookups.queue import HOLD
 from sql.migrate import ensure_database
 from stack.addresses import free_port
 from stack.home import Home
@@ -20,6 +21,8 @@ from tests.faults.conftest import World
 from tests.stack.conftest import COINS, await_until, processes_in
 
 DISK = "200m"  # of which a new cluster takes 40 MB
+
+LEASE = HOLD.total_seconds()
 
 FORKED_FROM = "forkserver"  # in the command line of what runs are forked from, a child of the code server
 
@@ -56,13 +59,21 @@ def kill_receiver_worker(world: World) -> None:
     kill(workers)
 
 
-def runs(world: World) -> list[psutil.Process]:
-    """Return the processes of runs, which are warm."""
+def forked_from(world: World) -> list[psutil.Process]:
+    """Return the process that runs are forked from, if it is there."""
     found: list[psutil.Process] = []
     for child in service(world, "code-server").children():
         with suppress(psutil.Error):  # it has ended meanwhile
-            if FORKED_FROM in " ".join(child.cmdline()):
-                found += child.children()
+            found += [child] if FORKED_FROM in " ".join(child.cmdline()) else []
+    return found
+
+
+def runs(world: World) -> list[psutil.Process]:
+    """Return the processes of runs, which are warm."""
+    found: list[psutil.Process] = []
+    for source in forked_from(world):
+        with suppress(psutil.Error):
+            found += source.children()
     return found
 
 
@@ -71,6 +82,24 @@ def kill_run(world: World) -> None:
     await_until(lambda: runs(world) != [], seconds=30, what="a run")
     world.await_lookups()
     kill(runs(world))
+
+
+def freeze(what: str, find: Callable[[World], list[psutil.Process]]) -> Fault:
+    """Return the fault that freezes processes, while lookups are in flight, for longer than a lease lasts."""
+
+    def fault(world: World) -> None:
+        world.await_lookups()
+        victims = find(world)
+        assert victims
+        for victim in victims:
+            victim.suspend()
+        time.sleep(LEASE + 5)
+        for victim in victims:
+            with suppress(psutil.NoSuchProcess):  # it was killed for not answering
+                victim.resume()
+
+    fault.__name__ = f"freeze_{what}"
+    return fault
 
 
 def kill_everything(world: World) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -22,6 +23,11 @@ mutation { launchRun(executionParams: {
     runConfigData: {}
 }) { ... on LaunchRunSuccess { run { runId } } } }
 """
+
+
+AT_WORK = "SELECT FROM coin_lookups WHERE leased_until > now()"
+SESSIONS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+OF_A_TICK = f"{SESSIONS} AND query ~ 'What the sensor decides on'"
 
 
 @pytest.fixture(scope="module")
@@ -46,42 +52,63 @@ def paused(stack: RunningStack) -> Iterator[None]:
     stack.execute("UPDATE rate_budget SET paused_until = NULL")
 
 
-@contextmanager
-def draining(stack: RunningStack) -> Iterator[None]:
+def begin_drain(stack: RunningStack) -> None:
     coins = {"coins": coin_ids(2000)[-1000:]}
     requests.post(f"{stack.receiver_url}/coins", json=coins, timeout=10).raise_for_status()
-    at_work = "SELECT FROM coin_lookups WHERE leased_until > now()"
-    await_until(lambda: stack.rows(at_work) != [], seconds=30, what="a drain at work")
-    yield
-    assert stack.rows(at_work) != []
+    await_until(lambda: stack.rows(AT_WORK) != [], seconds=30, what="a drain at work")
 
 
 @contextmanager
-def hung(stack: RunningStack) -> Iterator[None]:
-    """Freeze the session of the sensor that waits for work."""
-    find = "SELECT pid FROM pg_stat_activity WHERE query ~ 'What the sensor decides on' AND pid <> pg_backend_pid()"
-    await_until(lambda: stack.rows(find) != [], seconds=30, what="a tick")
-    ((backend,), *_) = stack.rows(find)
-    os.kill(backend, signal.SIGSTOP)
+def draining(stack: RunningStack) -> Iterator[None]:
+    begin_drain(stack)
     yield
-    os.kill(backend, signal.SIGCONT)
+    assert stack.rows(AT_WORK) != []
+
+
+@contextmanager
+def frozen(stack: RunningStack, sessions: str, *, at_least: int) -> Iterator[None]:
+    await_until(lambda: len(stack.rows(sessions)) >= at_least, seconds=30, what="sessions")
+    backends = [backend for (backend,) in stack.rows(sessions)]
+    for backend in backends:
+        os.kill(backend, signal.SIGSTOP)
+    yield
+    for backend in backends:
+        os.kill(backend, signal.SIGCONT)
+
+
+@contextmanager
+def one_hangs(stack: RunningStack) -> Iterator[None]:
+    with frozen(stack, OF_A_TICK, at_least=1):
+        yield
+
+
+@contextmanager
+def six_hang(stack: RunningStack) -> Iterator[None]:
+    """Freeze the sessions of a tick and of a drain, and those of the receiver with them."""
+    begin_drain(stack)
+    with frozen(stack, SESSIONS, at_least=6):
+        yield
 
 
 @pytest.mark.parametrize(
     ("situation", "seconds"),
-    [(nullcontext, 10), (paused, 10), (draining, 10), (hung, 20)],
-    ids=["idle", "paused", "draining", "one session hangs"],
+    [(nullcontext, 10), (paused, 10), (draining, 10), (one_hangs, 20), (six_hang, 20)],
+    ids=["idle", "paused", "draining", "one session hangs", "six sessions hang"],
 )
 def test_an_alert_comes_within_seconds_of_the_end_of_a_run(
     stack: RunningStack, situation: Callable[[RunningStack], AbstractContextManager[None]], seconds: float
 ) -> None:
     stack.execute("DELETE FROM alerts")
+    before = stack.rows(OF_A_TICK)
+    await_until(lambda: set(stack.rows(OF_A_TICK)) - {*before} != set(), seconds=90, what="a tick that has just begun")
     with (
         situation(stack),
         psycopg.connect(stack.state["environment"]["DAGSTER_DATABASE_URL"], autocommit=True) as dagster,
     ):
+        started = time.monotonic()
         answer = requests.post(f"{stack.state['ui_url']}/graphql", json={"query": LAUNCH}, timeout=30).json()
         run_id = answer["data"]["launchRun"]["run"]["runId"]
+        assert time.monotonic() - started < 10
         alerted = "SELECT extract(epoch FROM sent_at) FROM alerts WHERE cause = 'run of requeue failed'"
         await_until(lambda: stack.rows(alerted) != [], seconds=60, what="an alert")
         ended = "SELECT status, end_time FROM runs WHERE run_id = %s"

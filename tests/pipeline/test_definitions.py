@@ -11,7 +11,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
+from coin_pipeline.code_server.server import END_ANYWAY
 from coin_pipeline.definitions import defs
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -138,6 +140,18 @@ def test_nothing_is_renamed_by_accident() -> None:
     assert {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")} == JOBS
     assert {schedule.name: schedule.job_name for schedule in repository.schedule_defs} == SCHEDULES
     assert {sensor.name for sensor in repository.sensor_defs} == SENSORS
+
+
+def test_no_run_goes_on_for_ever() -> None:
+    instance = yaml.safe_load((PROJECT / "stack" / "dagster.yaml").read_text())
+    at_most = {
+        job.name: float(job.run_tags.get(dg.MAX_RUNTIME_SECONDS_TAG, instance["run_monitoring"]["max_runtime_seconds"]))
+        for job in defs.get_repository_def().get_all_jobs()
+        if job.name in JOBS
+    }
+    # A drain leases for a minute, and waits for calls and statements of less than that, three times.
+    assert at_most == {**dict.fromkeys(JOBS, 3600), "drain": 600}
+    assert max(at_most.values()) < END_ANYWAY  # when the code server ends one that Dagster's daemon has not
 
 
 def test_every_asset_says_where_it_is_kept() -> None:

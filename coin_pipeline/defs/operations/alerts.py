@@ -79,6 +79,7 @@ def alert_of(credit: CreditUsed) -> tuple[str, str] | None:
 
 @dg.sensor(
     default_status=dg.DefaultSensorStatus.RUNNING,
+    # No sooner: what it says holds for days, and each tick keeps the sensor that waits for work from looking.
     minimum_interval_seconds=60,
     description=(
         f"POSTs to ALERT_WEBHOOK_URL when {MOST_USED:.0%} of CoinGecko's credit of a month are used up, and when all "

@@ -5,13 +5,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
 import psutil
+import psycopg
 import pytest
 from dagster._cli.job import _create_run
 from dagster._core.workspace.context import WorkspaceProcessContext
@@ -24,10 +25,16 @@ from coin_pipeline.code_server.probe import answers
 from coin_pipeline.settings import PipelineSettings
 from stack.addresses import free_port
 from stack.postgres import EmbeddedPostgres
-from tests.conftest import create_database
+from stack.standin.server import StandIn
+from tests.conftest import create_database, serve, stage
 from tests.stack.conftest import await_until
 
 DAGSTER_YAML = Path(stack.__file__).with_name("dagster.yaml")
+
+LATENCY = 25.0  # seconds that CoinGecko takes to answer
+
+# The code server as it is, but for how long it waits.
+IMPATIENT = "from coin_pipeline.code_server import __main__, server as s; s.END_WITHIN = 1.0; __main__.main()"
 
 
 @dataclass(kw_only=True)
@@ -189,3 +196,61 @@ def serving(
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@pytest.fixture(scope="module")
+def coingecko() -> Iterator[dict[str, str]]:
+    """Variables that lead a code server to a CoinGecko that is slow."""
+    with serve(StandIn(calls_per_window=0, latency_seconds=LATENCY)) as standin:
+        yield {"COINGECKO_BASE_URL": standin.base_url, "COINGECKO_CALLS_PER_MINUTE": "0"}
+
+
+@pytest.fixture(scope="module")
+def start(dagster: Dagster, coingecko: dict[str, str]) -> Iterator[Callable[[], RunningCodeServer]]:
+    """Start a code server, or return the one that was started and still runs."""
+    servers: list[RunningCodeServer] = []
+    with ExitStack() as running:
+
+        def start() -> RunningCodeServer:
+            if not servers or servers[-1].process.poll() is not None:
+                servers.append(running.enter_context(serving(dagster, program=IMPATIENT, variables=coingecko)))
+            return servers[-1]
+
+        yield start
+
+
+@pytest.fixture
+def server(start: Callable[[], RunningCodeServer]) -> RunningCodeServer:
+    return start()
+
+
+def start_drain(server: RunningCodeServer, connection: psycopg.Connection, *, at_most: str = "600") -> str:
+    """Have a drain at work, which may take so many seconds, with two calls in flight."""
+    # So that no call is made for the list of coins.
+    connection.execute("UPDATE rate_budget SET catalog_asked_at = now(), account = %s", (server.account,))
+    stage(connection, "bitcoin", "ethereum")
+    run_id = server.launch("drain", tags={dg.MAX_RUNTIME_SECONDS_TAG: at_most})
+    await_until(lambda: leases(connection) == 2, seconds=30, what="calls in flight")
+    return run_id
+
+
+def leases(connection: psycopg.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM coin_lookups WHERE leased_until > now()").fetchall()[0][0])
+
+
+def slots(connection: psycopg.Connection) -> list[tuple[str]]:
+    return connection.execute("SELECT id FROM lookup_runs WHERE slot_until > now()").fetchall()
+
+
+def await_nothing_held(connection: psycopg.Connection) -> None:
+    await_until(
+        lambda: leases(connection) == 0 and slots(connection) == [], seconds=10, what="leases and the slot handed back"
+    )
+
+
+def assert_handed_back(connection: psycopg.Connection) -> None:
+    """Assert that nothing is held, and that the calls which were broken off still count."""
+    assert leases(connection) == 0
+    assert slots(connection) == []
+    assert connection.execute("SELECT count(*) FROM api_calls").fetchall() == [(2,)]
+    assert connection.execute("SELECT attempts, state FROM coin_lookups").fetchall() == [(0, "pending")] * 2
