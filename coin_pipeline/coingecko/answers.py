@@ -93,6 +93,15 @@ BAN = Refusal(
 )
 BAN_TEXT = re.compile(rb"\b1015\b")
 
+# A 404 that does not say `{"error": "coin not found"}` or the like. CoinGecko's own for a path that it does not have is
+# `{"error": "Incorrect path. Please check https://docs.coingecko.com/"}`; what is no CoinGecko has its own page. An
+# id that is no good segment of a path meets that too, so that a probe has to tell.
+WRONG_PATH = Refusal(
+    cause="access",
+    says="what answers has no tickers of coins there: check COINGECKO_BASE_URL",
+)
+WRONG_PATH_TEXT = re.compile(r"\bpath\b", re.IGNORECASE)
+
 # The status, where there is no such code.
 BY_STATUS: dict[int, Meaning] = {
     200: Plain.ANSWER,
@@ -135,7 +144,7 @@ class Received:
 
 
 def read_answer(received: Received, *, has_key: bool) -> object:
-    """Return what the JSON of a 200 holds, or None for a 404: the coin is unknown.
+    """Return what the JSON of a 200 holds, or None for CoinGecko's 404: the coin is unknown.
 
     Args:
         received: the answer.
@@ -151,7 +160,7 @@ def read_answer(received: Received, *, has_key: bool) -> object:
     code = error_code_in(content)
     if status == HTTPStatus.OK and code not in BY_CODE and not _is_envelope(content):
         code = None  # beside an answer it says nothing
-    match meaning_of(status, code=code, body=received.body):
+    match meaning_of(status, code=code, content=content, body=received.body):
         case Refusal() as refusal:
             raise _refused(refusal, received, code=code, has_key=has_key)
         case Plain.UNKNOWN_COIN:
@@ -167,17 +176,20 @@ def read_answer(received: Received, *, has_key: bool) -> object:
     raise BadAnswerError(f"CoinGecko answered {status} {responses.get(status, '')}".rstrip() + numbered, status=status)
 
 
-def meaning_of(status: int, *, code: int | None, body: bytes) -> Meaning:
+def meaning_of(status: int, *, code: int | None, content: object, body: bytes) -> Meaning:
     """Return what an answer means.
 
     Args:
         status: the HTTP status.
         code: CoinGecko's error code, where it has one.
+        content: what its JSON holds; None where it has none.
         body: looked at for the CDN's ban.
     """
     if code in BY_CODE:
         return BY_CODE[code]
     by_status = BY_STATUS.get(status, ANY_OTHER_STATUS)
+    if by_status is Plain.UNKNOWN_COIN and code is None and not _is_about_the_coin(content):
+        return WRONG_PATH
     if code is not None and by_status in {Plain.ANSWER, ANY_OTHER_STATUS}:
         return BY_STATUS.get(code, BY_STATUS[401])
     is_banned = isinstance(by_status, Refusal) and code is None and BAN_TEXT.search(body)
@@ -196,6 +208,12 @@ def error_code_in(content: object) -> int | None:
         if code.isdecimal() and len(code) <= LONGEST_CODE and int(code) and int(code) not in CODES_OF_THE_CDN:
             return int(code)
     return None
+
+
+def _is_about_the_coin(content: object) -> bool:
+    """Tell whether a 404 is CoinGecko's word on the coin."""
+    words = _member(content, "error")
+    return isinstance(words, str) and not WRONG_PATH_TEXT.search(words)
 
 
 def _is_envelope(content: object) -> bool:
@@ -223,7 +241,8 @@ def retry_after_of(headers: Mapping[str, str], *, now: datetime) -> float:
 
 
 def _refused(refusal: Refusal, received: Received, *, code: int | None, has_key: bool) -> RefusedError:
-    says = refusal.says if has_key or refusal.cause != "access" else KEYLESS
+    may_be_the_key = refusal.cause == "access" and refusal is not WRONG_PATH
+    says = KEYLESS if may_be_the_key and not has_key else refusal.says
     numbers = str(received.status) if code is None else f"{received.status}, error code {code}"
     pause = refusal.pause or retry_after_of(received.headers, now=datetime.now(UTC))
     is_told = code in BY_CODE or isinstance(BY_STATUS.get(received.status), Refusal)

@@ -258,12 +258,16 @@ class Settler:
                 self._tally.count(**{ending: 1})
 
     def _end_probe(self, probe: str, *, is_answered: bool) -> None:
-        """Charge the ids that were refused while another was answered."""
+        """Charge the ids that were refused while another was answered; such a 404 is about the coin after all."""
         for lookup in self._queue.end_probe(probe, is_answered=is_answered):
-            reason = f"refused with {lookup.http_status} for how this id looks: another one was answered"
-            error = BadAnswerError(reason, status=lookup.http_status)
-            if self._charge(lookup, error, attempts_spent=0 if lookup.refresh else 1) is Ending.FAILED:
-                self._tally.count(**{Ending.FAILED: 1})
+            if lookup.http_status == HTTPStatus.NOT_FOUND and lookup.next_page == 1:
+                ending = self._record_unknown(lookup)
+            else:
+                reason = f"refused with {lookup.http_status} for how this id looks: another one was answered"
+                error = BadAnswerError(reason, status=lookup.http_status)
+                ending = self._charge(lookup, error, attempts_spent=0 if lookup.refresh else 1)
+            if ending is not Ending.RETRIED:  # which was counted when it was refused
+                self._tally.count(**{ending: 1})
 
     def _record_failure(
         self, lookup: LeasedLookup | None, error: UnreachableError | BadAnswerError, *, is_charged: bool = True

@@ -253,8 +253,9 @@ class KeepingHandler(BaseHTTPRequestHandler):
         self.server.connections += 1
 
     def do_GET(self) -> None:
-        body = b'{"tickers": []}'
-        self.send_response(404 if "unknown" in self.path else 200)
+        is_known = "unknown" not in self.path
+        body = b'{"tickers": []}' if is_known else b'{"error": "coin not found"}'
+        self.send_response(200 if is_known else 404)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

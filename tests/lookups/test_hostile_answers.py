@@ -15,7 +15,7 @@ import pytest
 from psycopg_pool import ConnectionPool
 
 from coin_pipeline.coingecko.client import CoinGeckoClient
-from coin_pipeline.coingecko.errors import BadAnswerError, UnreachableError
+from coin_pipeline.coingecko.errors import BadAnswerError, RefusedError, UnreachableError
 from stack.standin.server import StandIn
 from tests.conftest import serve, stage
 from tests.lookups.conftest import lookup_of
@@ -123,12 +123,13 @@ def test_what_breaks_http_is_a_failed_call_soon(answer: Callable[[], Iterable[by
         assert "SECRETKEY" not in str(raised.value)
 
 
-def test_a_404_is_one_even_when_its_body_never_ends() -> None:
+def test_a_404_whose_body_never_ends_is_told_soon() -> None:
     head = b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n5;"
     with raw(lambda *_: dripping(head, then=b"a")) as server:
         started = time.monotonic()
         client = CoinGeckoClient(base_url=server.base_url, timeouts=IMPATIENT)
-        assert client.fetch_tickers("bitcoin", page=1).page is None
+        with pytest.raises(RefusedError, match="404"):
+            client.fetch_tickers("bitcoin", page=1)
         assert time.monotonic() - started < LONGEST
 
 

@@ -33,6 +33,7 @@ class Refused:
 BLOCKED = Refused("address", FIVE_MINUTES, "address", is_everybodys=False)
 BANNED = Refused("rate limit", HALF_AN_HOUR, "1015", is_everybodys=False)
 TOO_FAST = Refused("rate limit", MINUTE, "rate limit", is_everybodys=False)
+WRONG_PATH = Refused("access", FIVE_MINUTES, "COINGECKO_BASE_URL", is_everybodys=False)
 CDN: dict[int, Refused | str] = {403: BLOCKED, 429: TOO_FAST}
 
 # By entry, then by status.
@@ -151,7 +152,7 @@ BY_STATUS_EXPECTED: dict[int, Refused | str] = {
     401: Refused("access", FIVE_MINUTES, "COINGECKO_API_KEY", is_everybodys=False),
     403: BLOCKED,
     429: TOO_FAST,
-    404: UNKNOWN,
+    404: WRONG_PATH,
     451: Refused("address", FIVE_MINUTES, "legal reasons", is_everybodys=False),
     500: OUTAGE,
     503: OUTAGE,
@@ -159,11 +160,23 @@ BY_STATUS_EXPECTED: dict[int, Refused | str] = {
 }
 
 
-@pytest.mark.parametrize("body", ["", "<html>", "[]", '{"error": "words"}', '{"status": {"error_code": 0}}', "null"])
+NOT_ABOUT_A_COIN = '{"error": "Incorrect path. Please check https://docs.coingecko.com/"}'
+
+
+@pytest.mark.parametrize("body", ["", "<html>", "[]", NOT_ABOUT_A_COIN, '{"status": {"error_code": 0}}', "null"])
 def test_without_a_code_the_status_decides(body: str) -> None:
     assert BY_STATUS_EXPECTED.keys() | {200, 407} | set(range(500, 600)) == BY_STATUS.keys()
     for status, expected in BY_STATUS_EXPECTED.items():
         assert_is(ask(status, body), expected, status=status)
+
+
+@pytest.mark.parametrize("body", ['{"error": "words"}', '{"status": {"error_code": 404}}', '{"error_code": 31337}'])
+def test_a_404_in_coingeckos_words_is_an_unknown_coin(body: str) -> None:
+    assert_is(ask(404, body), UNKNOWN, status=404)
+
+
+def test_a_wrong_path_is_not_taken_for_a_key_that_is_missing() -> None:
+    assert_is(ask(404, NOT_ABOUT_A_COIN, has_key=False), WRONG_PATH, status=404)
 
 
 @pytest.mark.parametrize("envelope", ENVELOPES.values(), ids=ENVELOPES)

@@ -170,6 +170,8 @@ def test_a_refusal_without_a_code_is_the_ids_own_when_another_one_is_answered(
         ("throttled", "rate limit", 60),
         ("1015", "rate limit", 1800),
         ("status-401", "access", 299),
+        ("404-path", "access", 299),
+        ("404-html", "access", 299),
     ],
 )
 def test_a_refusal_without_a_code_is_everybodys_when_the_probe_is_refused_too(
@@ -195,6 +197,21 @@ def test_a_refusal_without_a_code_is_everybodys_when_the_probe_is_refused_too(
     make_due(connection)
     drain(pool, standin.base_url)
     assert {lookup_of(connection, coin_id) for coin_id in GOOD[:20]} == {("found", 1)}
+
+
+@pytest.mark.parametrize("fault", ["404-path", "404-html"])
+def test_a_404_in_other_words_is_an_unknown_coin_when_another_one_is_answered(
+    connection: psycopg.Connection, pool: ConnectionPool, standin: RunningStandIn, fault: str
+) -> None:
+    set_catalog(connection)
+    stage(connection, BAD, GOOD[0])
+    standin.state.give(fault, coin=BAD)
+    drain(pool, standin.base_url)
+    assert lookup_of(connection, BAD) == ("unknown", 1)
+    assert lookup_of(connection, GOOD[0]) == ("found", 1)
+    assert outcomes(connection)[BAD] == ["unknown"]
+    assert asked(standin)[BAD] == 1
+    assert pause_of(connection) == (0, None)
 
 
 def test_where_all_coins_are_refused_nobody_is_charged_though_something_else_is_answered(

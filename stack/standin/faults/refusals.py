@@ -106,6 +106,10 @@ REFUSALS: dict[str, Callable[[int], flask.Response]] = {
     "429-reset": lambda _: refusal(429, **{"x-ratelimit-reset": _reset_time()}),
     "429-html": lambda _: _html("Attention Required! | Cloudflare", 429),
     "403-html": lambda _: _html("Attention Required! | Cloudflare", 403),
+    "404-html": lambda _: _html("404 Not Found", 404),  # what is no CoinGecko, or no path of its API
+    "404-path": lambda _: _refusal(
+        '{"error": "Incorrect path. Please check https://docs.coingecko.com/"}', 404, "application/json"
+    ),
     "500-html": lambda _: _html("Uh Oh! We're sorry, but something went wrong. (500)", 500),
     "throttled": lambda _: _text("Throttled"),
     "1015": lambda _: _text("error code: 1015"),
