@@ -1,5 +1,6 @@
 """The receiver's settings, read once from environment variables of the same names."""
 
+import os
 import re
 import sys
 from typing import Annotated, Self
@@ -47,7 +48,8 @@ class ReceiverSettings(BaseSettings):
                 "give a connection string of libpq, such as postgresql://user@host/challenge_db"
             ) from error
         # The rest is looked at by libpq when it connects; to a socket where no server can be it gets no further.
-        places = [NOWHERE] * max(1, str(given.get("host", "")).count(",") + 1)
+        hosts = str(given.get("host") or os.environ.get("PGHOST", ""))
+        places = [NOWHERE] * (hosts.count(",") + 1)
         trial = make_conninfo(value, host=",".join(places), hostaddr="", connect_timeout=1)
         complaint = PGconn.connect(trial.encode()).error_message.decode(errors="replace").strip()
         if NOWHERE not in complaint:

@@ -12,8 +12,8 @@ import alembic.command
 import alembic.config
 import psycopg
 import sqlalchemy as sa
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.pq import Conninfo
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import PGconn
 from psycopg.sql import SQL, Identifier
 
 from sql import SQL_DIR
@@ -69,10 +69,12 @@ def ensure_database(database_url: str) -> None:
 
 
 def database_of(database_url: str) -> str:
-    """Return the name of the database that libpq would connect to."""
-    given = conninfo_to_dict(database_url)
-    usual = {option.keyword.decode(): (option.val or b"").decode() for option in Conninfo.get_defaults()}
-    return str(given.get("dbname") or usual["dbname"] or given.get("user") or usual["user"])
+    """Return the name of the database that libpq would connect to, whatever names it: URL, variable or service."""
+    connection = PGconn.connect_start(database_url.encode())
+    try:
+        return connection.db.decode()
+    finally:
+        connection.finish()
 
 
 def run_script(connection: sa.Connection, script: str) -> None:
