@@ -21,6 +21,9 @@ def main() -> None:
         from stack.cli import run  # noqa: PLC0415 (libraries read the environment when they are imported)
     except ModuleNotFoundError as error:
         sys.exit(f"Error: {error.name} is not installed, which coins needs: install coin-pipeline[all]")
+    except ImportError as error:
+        cure = "unset LD_LIBRARY_PATH" if "LD_LIBRARY_PATH" in os.environ else "install coin-pipeline[all] anew"
+        sys.exit(f"Error: A library that coins needs cannot be loaded: {cure}; {' '.join(str(error).split())}")
     run()
 
 

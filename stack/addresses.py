@@ -93,8 +93,17 @@ def check_ports(ports: Ports, *, receiver_host: str) -> None:
         found = socket.getaddrinfo(receiver_host, None, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
         raise StackError(f"RECEIVER_HOST: {receiver_host!r} is no address or name that is known here") from error
+    _check_loopback()
     _check_port(ports.receiver, [(family, str(address[0])) for family, _, _, _, address in found])
     _check_port(ports.ui, [(socket.AF_INET, "127.0.0.1")])
+
+
+def _check_loopback() -> None:
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            socket.create_connection(probe.getsockname(), timeout=CONNECT_TIMEOUT).close()
+    except OSError as error:
+        raise StackError(f"This machine cannot reach itself at 127.0.0.1 ({error}): ip link set lo up") from error
 
 
 def _check_port(port: Port, addresses: Sequence[tuple[int, str]]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import click
+import psutil
 import psycopg
 import requests
 from rich.console import Console
@@ -177,9 +178,7 @@ def _listed_coin_ids() -> list[str]:
 
 def run() -> None:
     """Run the command; whatever a user can mend is one line, and exit code 1."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # ids are of any script, terminals are not
+    _right_what_was_inherited()
     try:
         sys.exit(coins.main(standalone_mode=False))
     except StackError as error:
@@ -195,10 +194,21 @@ def run() -> None:
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
         sys.exit(1)
+    except psutil.Error as error:
+        _fail(f"The processes of this machine cannot be seen: give this user a /proc ({error})")
     except OSError as error:
         _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     finally:
         _drop_what_cannot_be_written()
+
+
+def _right_what_was_inherited() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # ids are of any script, terminals are not
+    # As whoever started this may have left them: then no child's end would be known, or no request to stop be heard.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
 def _drop_what_cannot_be_written() -> None:

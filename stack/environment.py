@@ -13,6 +13,7 @@ MARKER = "COINS_STACK"
 
 LOOPBACK = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1")
 WILDCARD_ADDRESSES = {"0.0.0.0", "::"}  # noqa: S104 (compared, not bound)
+NARROWEST = 20  # columns that a table is still seen in
 LONGEST_TMPDIR = 70  # bytes; multiprocessing puts sockets below it, whose paths have room for 103
 
 
@@ -37,6 +38,10 @@ def _names_no_locale(value: str) -> bool:
 
 def _names_no_file(value: str) -> bool:
     return not any(os.access(path, os.R_OK) for path in (value, *value.split(os.pathsep)))
+
+
+def _leaves_no_room(value: str) -> bool:
+    return not value.isdecimal() or int(value) < NARROWEST
 
 
 def _cannot_hold_sockets(value: str) -> bool:
@@ -74,6 +79,7 @@ RULES = (
         drops=_names_no_file,
     ),
     _Rule(names=("SSLKEYLOGFILE",), reason="calls would give their keys away, or fail where they cannot"),
+    _Rule(names=("COLUMNS",), reason="tables would be cut to nothing", drops=_leaves_no_room),
     _Rule(
         names=("TMPDIR", "TEMP", "TMP"),
         reason="a socket below it would have too long a path, or no place",

@@ -177,6 +177,15 @@ def _name_of(uid: int) -> str:
 
 
 def home_at(path: Path | None) -> Home:
-    """Return the home at the path, else at COINS_HOME, else in `.coins` in the working directory."""
+    """Return the home at the path, else at COINS_HOME, else in `.coins` in the working directory.
+
+    Raises:
+        StackError: the working directory is gone, or the path cannot be used.
+    """
     chosen = path or os.environ.get("COINS_HOME") or ".coins"
-    return Home(Path(os.path.expanduser(chosen)).resolve())  # noqa: PTH111 (never fails, where there is no HOME)
+    if "\n" in str(chosen):
+        raise StackError(f"The home {str(chosen)!r} has a line end in its path, which PostgreSQL cannot bear")
+    try:
+        return Home(Path(os.path.realpath(os.path.expanduser(chosen))))  # noqa: PTH111 (these bear a loop, and no HOME)
+    except FileNotFoundError as error:
+        raise StackError(f"The working directory is gone, in which {chosen} would be: go to another one") from error

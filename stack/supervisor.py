@@ -33,6 +33,7 @@ RESTART_WINDOW = 60.0  # seconds
 POLL_EVERY = 0.05  # seconds
 LOOK_AT_LOGS_EVERY = 1.0  # seconds
 LOG_LIMIT = 10_000_000  # bytes, of a log and of what was in it before: at the default limit, of two hours each
+LEAST_SPACE = 2**24  # bytes: of the next file of PostgreSQL's log of transactions
 CAUSE = re.compile("FATAL|PANIC")  # PostgreSQL has more to say after the line that says why it ends
 
 PR_SET_PDEATHSIG = 1  # prctl(2), Linux
@@ -201,6 +202,8 @@ class Supervisor:
         log = path.read_bytes()[child.log_start :].decode(errors="replace")
         lines = [line.strip() for line in log.splitlines() if line.strip()]
         cause = next((line for line in reversed(lines) if CAUSE.search(line)), (lines or ["it said nothing"])[-1])
+        if shutil.disk_usage(self._logs).free < LEAST_SPACE:
+            cause = f"the disk of {self._logs} is full"
         status = child.process.poll()
         ending = "" if status is None else f" (exit status {status})"
         return f"{child.service.name} {what}{ending}: {cause} -- more in {path}"

@@ -1,8 +1,6 @@
 """`coins up`: the whole system on one machine."""
 
-import multiprocessing
 import os
-import resource
 import shlex
 import shutil
 import signal
@@ -20,8 +18,9 @@ from sql.migrate import ensure_database, migrate
 from stack.addresses import Ports, check_ports, url_at
 from stack.errors import StackError
 from stack.home import Home, home_at
-from stack.packages import importable_packages
+from stack.limits import check_shared_locks, raise_limits
 from stack.postgres import EmbeddedPostgres, prepare_postgres
+from stack.scratch import scratch_directory
 from stack.services import STANDIN_CALLS_PER_MINUTE, dagster_services, first_services, postgres_service
 from stack.settings import CheckedSettings, check_settings
 from stack.standin.server import API_ROOT
@@ -30,7 +29,6 @@ from stack.supervisor import StopRequestedError, Supervisor, end_processes_of
 # The lineage of `coins` as far as it goes, with each asset's state: the first page would show a graph of closed groups.
 LINEAGE = "/assets/coins?view=lineage&lineageDepth=5"
 
-OPEN_FILES = 4096  # what a shell allows can be 256, which some hundred connections reach
 CLOCK_TOLERANCE = timedelta(seconds=60)  # as long as sensors may stand still unnoticed
 
 
@@ -40,29 +38,29 @@ def run_stack(home: Home, *, ports: Ports, console: Console) -> None:
     Raises:
         StackError: it cannot start, or part of it keeps dying.
     """
+    raise_limits()
     settings = check_settings(
         _environment(home, ports=ports, url=lambda database: f"postgresql://postgres@/{database}")
     )
-    _check_shared_locks()
+    check_shared_locks()
     supervisor = Supervisor(logs=home.logs, working_directory=home.path)
     for stop_signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(stop_signal) != signal.SIG_IGN or stop_signal != signal.SIGHUP:  # as nohup has it
             signal.signal(stop_signal, lambda *_: supervisor.stop_requested.set())
     os.umask(0o077)  # what is in a home is its user's alone
-    _raise_limit_of_open_files()
-    with home.claim(), importable_packages() as packages:
+    with home.claim(), scratch_directory() as variables:
         end_processes_of(home.path)
         check_ports(ports, receiver_host=settings.receiver_host)
+        started = time.monotonic()
+        postgres = prepare_postgres(home.postgres_data)
         try:
-            started = time.monotonic()
-            postgres = prepare_postgres(home.postgres_data)
             for note in postgres.notes:
                 _say(console, note)
             _start(
                 home,
                 supervisor=supervisor,
                 ports=ports,
-                environment=_environment(home, ports=ports, url=postgres.url) | packages,
+                environment=_environment(home, ports=ports, url=postgres.url) | variables,
                 postgres=postgres,
                 settings=settings,
                 console=console,
@@ -104,6 +102,7 @@ def run_stack(home: Home, *, ports: Ports, console: Console) -> None:
             _say(console, "Stopping ...")
             # Without the daemon nothing is launched in a code server that is gone; the database goes last.
             supervisor.stop(["daemon"], ["receiver", "code-server", "webserver"], ["standin"], ["postgres"])
+            postgres.remove_socket_directory()
 
 
 def _say(console: Console, text: str) -> None:
@@ -114,24 +113,6 @@ def _say(console: Console, text: str) -> None:
         pass
     except OSError:  # a full disk: what waits to be written would fail again with whatever is written next
         os.dup2(os.open(os.devnull, os.O_WRONLY), console.file.fileno())
-
-
-def _check_shared_locks() -> None:
-    """See that processes can share a lock, without which Dagster would start and launch no run."""
-    try:
-        multiprocessing.get_context("fork").Lock()
-    except OSError as error:
-        raise StackError(
-            f"Processes cannot share a lock here ({error.strerror}), which runs need: "
-            "give this user a /dev/shm that can be written and is not full"
-        ) from error
-
-
-def _raise_limit_of_open_files() -> None:
-    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit < OPEN_FILES:
-        wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _start(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from stack.postgres import remove_cluster
+from stack.cluster import remove_cluster
 from tests.stack.conftest import COINS, RunningStack, await_until
 
 AS_ROOT = os.geteuid() == 0

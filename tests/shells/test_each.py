@@ -73,7 +73,8 @@ def few_files() -> None:
         lambda: os.umask(0o777),
         lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
         lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
-        lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD}),
+        lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
+        lambda: signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()),
         lambda: os.chdir("/proc"),
     ],
     ids=[
@@ -85,7 +86,8 @@ def few_files() -> None:
         "umask 777",
         "SIGHUP ignored",
         "SIGTERM ignored",
-        "SIGCHLD blocked",
+        "SIGCHLD ignored",
+        "all signals blocked",
         "a directory that cannot be written",
     ],
 )

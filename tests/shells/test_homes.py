@@ -18,9 +18,10 @@ import pytest
 
 from stack import system_user
 from stack.addresses import free_port
+from stack.cluster import remove_cluster
 from stack.errors import StackError
 from stack.home import Home
-from stack.postgres import EmbeddedPostgres, prepare_postgres, remove_cluster
+from stack.postgres import EmbeddedPostgres, prepare_postgres
 from stack.services import postgres_service
 from stack.supervisor import Supervisor, end_processes_of
 from tests.shells.conftest import AS_ROOT
@@ -198,19 +199,6 @@ def test_a_user_without_a_name_is_told_what_is_missing(tmp_path: Path) -> None:
     assert re.fullmatch(
         "Error: .* PostgreSQL insists on a name for its user, and 54321 has none: .*/etc/passwd\n", started.stderr
     )
-
-
-def test_a_machine_without_shared_memory_is_refused(tmp_path: Path) -> None:
-    """There, Dagster starts and launches nothing."""
-    mount = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
-    mount.append('mount -t tmpfs -o ro none /dev/shm && exec "$@"')
-    mount.append("sh")
-    if shutil.which("unshare") is None or subprocess.run([*mount, "true"], check=False, capture_output=True).returncode:
-        pytest.skip(f"NOT TESTED: nothing can be mounted here: {shlex.join(mount)}")
-    command = [*mount, *COINS, "up", "--home", str(tmp_path / "home")]
-    started = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert started.returncode == 1
-    assert re.fullmatch("Error: Processes cannot share a lock here .*: give this user a /dev/shm .*\n", started.stderr)
 
 
 @contextmanager

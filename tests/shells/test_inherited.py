@@ -75,7 +75,7 @@ def hostile_variables(home: Path, *, decoy: int) -> dict[str, dict[str, str]]:
             "XDG_CONFIG_HOME": "/nonexistent",
             "CDPATH": "/",
         },
-        "terminal": {"TERM": "nonsense", "COLUMNS": "20", "LINES": "nonsense", "FORCE_COLOR": "1"},
+        "terminal": {"TERM": "nonsense", "COLUMNS": "1", "LINES": "nonsense", "FORCE_COLOR": "1"},
         "the rest": {
             "TZ": "Nonsense/Nowhere",
             "USER": "",
