@@ -21,7 +21,10 @@ defs = dg.Definitions.merge(
         resources={
             "settings": settings,
             "database": DatabaseResource(settings=settings),
-            "io_manager": dg.mem_io_manager,  # nothing is handed on; the one by default asks launchpads for a directory
+            # The one by default asks launchpads for a directory, `mem_io_manager` as it is for anything.
+            "io_manager": dg.IOManagerDefinition(
+                dg.mem_io_manager.resource_fn, config_schema={}, description="Nothing is handed on between steps."
+            ),
         },
     ),
 )

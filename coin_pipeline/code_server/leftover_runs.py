@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import dagster as dg
 
-from coin_pipeline.defs.enrichment.jobs import LOOKUP_RUN_TAG
+from coin_pipeline.defs.enrichment.jobs import lookup_run_of
 from coin_pipeline.defs.operations.checks import OURS
 from coin_pipeline.resources import Database
 from sql import query
@@ -33,6 +33,6 @@ def fail_leftover_runs(instance: dg.DagsterInstance, *, database: Database) -> i
 
 def release(ended: Collection[dg.DagsterRun], *, database: Database) -> None:
     """Free the slots and the leases of runs whose processes are gone: those that have handed them back hold none."""
-    lookup_runs = [run.tags.get(LOOKUP_RUN_TAG, run.run_id) for run in ended]
+    lookup_runs = [lookup_run_of(run) for run in ended]
     with database.connect() as connection:
         connection.execute(query("lookups/release_lookup_runs"), {"runs": lookup_runs})

@@ -12,6 +12,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
+from dagster._config import ConfigTypeKind
 
 from coin_pipeline.code_server.server import END_ANYWAY
 from coin_pipeline.definitions import defs
@@ -183,13 +184,15 @@ def test_what_is_private_in_dagster_is_used_where_it_must_be_and_is_there() -> N
         assert pkgutil.resolve_name(name) is not getattr(dg, name.rpartition(".")[2], None), f"{name} is public by now"
 
 
-def test_no_launchpad_asks_for_what_the_environment_says() -> None:
-    repository = defs.get_repository_def()
-    for job in repository.get_all_jobs():
-        fields = job.run_config_schema.config_type.fields["resources"].config_type.fields  # type: ignore[attr-defined]
-        for name, field in fields.items():
-            assert not field.is_required, name
-            assert not getattr(field.config_type.fields.get("config"), "is_required", False), name
+def test_no_launchpad_asks_for_what_the_environment_says_or_takes_what_has_no_effect() -> None:
+    for job in defs.get_repository_def().get_all_jobs():
+        for part in ("resources", "ops"):
+            fields = job.run_config_schema.config_type.fields[part].config_type.fields  # type: ignore[attr-defined]
+            for name, field in fields.items():
+                assert not field.is_required, name
+                config = field.config_type.fields["config"]
+                assert not config.is_required, name
+                assert config.config_type.kind is not ConfigTypeKind.ANY, name
 
 
 def test_what_cannot_wait_for_a_run_is_on_a_schedule_that_is_on() -> None:

@@ -13,7 +13,7 @@ from dagster._serdes import serialize_value
 from pydantic import HttpUrl
 
 from coin_pipeline.definitions import defs
-from coin_pipeline.defs.enrichment.jobs import COINS_TAG, LOOKUP_RUN_TAG
+from coin_pipeline.defs.enrichment.jobs import COINS_TAG, LOOKUP_RUN_TAG, lookup_run_of
 from coin_pipeline.defs.enrichment.sensors import claim_lookup_run
 from coin_pipeline.resources import Database
 from coin_pipeline.settings import PipelineSettings
@@ -254,6 +254,7 @@ def test_a_run_that_is_started_by_hand_takes_a_slot_or_says_who_has_it(
     result = drain()
     assert not result.success
     assert "looks coins up already" in str(result.failure_data_for_node("look_up_coins"))
+    assert result.dagster_run.tags[COINS_TAG] == "1 pending"
     assert connection.execute("SELECT outcome FROM staged_coins").fetchall() == [(None,)]
     connection.execute("UPDATE lookup_runs SET slot_until = now()")
     result = drain()
@@ -261,3 +262,10 @@ def test_a_run_that_is_started_by_hand_takes_a_slot_or_says_who_has_it(
     assert result.dagster_run.tags[COINS_TAG] == "1 found"
     held = connection.execute("SELECT id FROM lookup_runs WHERE id = %s", (result.run_id,)).fetchall()
     assert held == [(result.run_id,)]
+
+
+def test_a_run_that_is_re_executed_inherits_a_tag_and_no_slot() -> None:
+    started = dg.DagsterRun(job_name="drain", run_id="first", tags={LOOKUP_RUN_TAG: "slot"})
+    assert lookup_run_of(started) == "slot"
+    assert lookup_run_of(started._replace(run_id="again", parent_run_id="first")) == "again"
+    assert lookup_run_of(dg.DagsterRun(job_name="drain", run_id="by hand")) == "by hand"

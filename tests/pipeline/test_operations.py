@@ -18,6 +18,7 @@ from coin_pipeline.coingecko.budget import Account, set_limits
 from coin_pipeline.definitions import defs
 from coin_pipeline.defs.enrichment.assets import alert_of_dead_letters
 from coin_pipeline.defs.operations.alerts import CreditUsed, alert_of, credit_alert, run_failure_alert
+from coin_pipeline.defs.operations.checks import is_overdue
 from coin_pipeline.defs.operations.jobs import prune
 from coin_pipeline.resources import Database
 from coin_pipeline.settings import PipelineSettings
@@ -145,6 +146,14 @@ def test_no_table_of_dagsters_database_grows_for_ever_and_each_check_keeps_its_l
         latest = instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
         assert {record.status.value for record in latest.values()} == {"SUCCEEDED"}
         assert latest.keys() == set(keys)
+
+
+def test_a_time_limit_that_cannot_be_read_is_that_of_the_instance(resources: dict[str, object]) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        tags = {dg.MAX_RUNTIME_SECONDS_TAG: "soon"}
+        assert prune.execute_in_process(instance=instance, resources=resources, tags=tags).success
+        (record,) = instance.get_run_records()
+    assert [is_overdue(record, at_most=seconds) for seconds in (0.0001, 3600, 0)] == [True, False, False]
 
 
 def test_one_cause_is_alerted_once_in_ten_minutes(connection: psycopg.Connection, webhook: Webhook) -> None:

@@ -11,7 +11,7 @@ from psycopg_pool import ConnectionPool
 from coin_pipeline.alerts import send_alert
 from coin_pipeline.coingecko.budget import RateBudget
 from coin_pipeline.coingecko.errors import CoinGeckoUnavailableError, RefusedError
-from coin_pipeline.defs.enrichment.jobs import COINS_TAG, LOOKUP_RUN_TAG
+from coin_pipeline.defs.enrichment.jobs import COINS_TAG, lookup_run_of
 from coin_pipeline.defs.marts.assets import MARTS
 from coin_pipeline.defs.relations import LOOKED_AT, relation
 from coin_pipeline.defs.retries import RetryUnlessInterrupted
@@ -95,6 +95,8 @@ def look_up_coins(
         "dagster/row_count": measured.only["pending"],
         "oldest_pending_seconds": round(measured.only["oldest_pending_seconds"], 1),
     }
+    if lookup_run_of(context.run) == context.run.run_id:  # no sensor has said so
+        context.instance.add_run_tags(context.run.run_id, {COINS_TAG: f"{measured.only['pending']} pending"})
     try:
         report = drain_lookups(context, database, settings)
     except Exception:  # an outage is when people look for it
@@ -150,14 +152,14 @@ def drain_lookups(context: dg.AssetExecutionContext, database: Database, setting
     Raises:
         dg.Failure: a pause, which ends this run, or another run that has the slot which this one had before its retry.
     """
-    run = context.run.tags.get(LOOKUP_RUN_TAG, context.run.run_id)
+    run = lookup_run_of(context.run)
     with database.pool(size=settings.coingecko_concurrency + 3) as pool, closing(create_client(settings)) as client:
         queue = LookupQueue(pool, run=run)
         budget = RateBudget(pool, calls_per_minute=settings.calls_per_minute, account=settings.account)
         check_pause(pool)  # now that another key or setting has ended what the one before had met
         if context.retry_number:
             claim_again(queue, slots=settings.lookup_runs)
-        elif LOOKUP_RUN_TAG not in context.run.tags:
+        elif run == context.run.run_id:
             take_slot(context, database, queue, slots=settings.lookup_runs)
         drain = Drain(
             queue=queue,
@@ -209,7 +211,7 @@ def take_slot(context: dg.AssetExecutionContext, database: Database, queue: Look
         return
     held = {run for (run,) in database.read(query("sensor/list_lookup_runs")).rows}
     under_way = context.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-    holders = [run.run_id for run in under_way if held & {run.run_id, run.tags.get(LOOKUP_RUN_TAG)}]
+    holders = [run.run_id for run in under_way if lookup_run_of(run) in held]
     raise dg.Failure(
         f"Nothing was done: the run {' and '.join(holders) or 'that is about to start'} looks coins up already",
         allow_retries=False,

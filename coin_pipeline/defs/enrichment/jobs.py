@@ -28,6 +28,14 @@ drain = dg.define_asset_job(
 )
 
 
+def lookup_run_of(run: dg.DagsterRun) -> str:
+    """Return by which name a run holds its slot: its own id, unless the sensor took the slot for it.
+
+    A run that is re-executed inherits the tag, and not the slot.
+    """
+    return run.run_id if run.parent_run_id else run.tags.get(LOOKUP_RUN_TAG, run.run_id)
+
+
 class EndedState(Enum):
     """How a lookup ended that can be brought back."""
 

@@ -16,7 +16,8 @@ BATCH = 500  # submissions, or runs, deleted at a time
 
 
 @dg.op(
-    description="Deletes submissions, with all their rows, whose every id was resolved longer ago than RETENTION_DAYS."
+    description="Deletes submissions, with all their rows, whose every id was resolved longer ago than RETENTION_DAYS.",
+    config_schema={},  # else its launchpad takes anything
 )
 def prune_submissions(
     context: dg.OpExecutionContext,
@@ -35,7 +36,10 @@ def prune_submissions(
     context.add_output_metadata({"submissions": deleted})
 
 
-@dg.op(description="Deletes finished runs, their event logs and what they printed, that are older than RETENTION_DAYS.")
+@dg.op(
+    description="Deletes finished runs, their event logs and what they printed, that are older than RETENTION_DAYS.",
+    config_schema={},
+)
 def prune_runs(context: dg.OpExecutionContext, settings: dg.ResourceParam[PipelineSettings]) -> None:
     """Delete through Dagster, which knows all the tables that a run is in."""
     retention = timedelta(days=settings.retention_days)

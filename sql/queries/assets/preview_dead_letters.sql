@@ -1,5 +1,5 @@
 -- The five lookups that failed last, and why.
-SELECT coin_id, attempts, http_status, error, looked_up_at
+SELECT coin_id, error, looked_up_at
 FROM coin_lookups
 WHERE state = 'failed'
 ORDER BY looked_up_at DESC
