@@ -58,7 +58,8 @@ def reason_to_wait(sensed: SensedWork, *, slots: int) -> str | None:
     minimum_interval_seconds=1,
     description=(
         "A long-poll that starts a drain when a staged coin is due for a lookup, a slot is free and nothing is paused. "
-        "Each tick waits for that for up to 4.5 s, so that a POST need not wait for the next tick."
+        "Each tick waits for that for up to 4.5 s, so that a POST need not wait for the next tick. A preview takes the "
+        "slot too, for 30 s."
     ),
 )
 def staged_coins_sensor(
