@@ -56,6 +56,16 @@ class PipelineSettings(BaseSettings):
             raise ValueError("a key has visible ASCII characters only; copy it again")
         return SecretStr(stripped)
 
+    @field_validator("alert_webhook_url")
+    @classmethod
+    def _can_be_posted_to(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None:
+            return None
+        parts = urlsplit(url.get_secret_value().strip())
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("give the whole URL of a webhook, https://...")
+        return SecretStr(parts.geturl())
+
     @model_validator(mode="after")
     def _plan_needs_its_key(self) -> Self:
         if self.plan != "public" and self.coingecko_api_key is None:

@@ -121,7 +121,7 @@ def _await_ready(home: Home, process: subprocess.Popen[bytes], *, log: Path) -> 
     last_line = (log.read_text().splitlines() or ["it said nothing"])[-1].removeprefix("Error: ")
     if process.poll() is None:
         raise StackError(f"The stack was not ready after {START_TIMEOUT:.0f} s; what it said last: {last_line}")
-    raise StackError(last_line)
+    raise StackError(last_line.partition(" -- more in ")[0])  # the log goes with the home
 
 
 def await_nothing_pending(connection: psycopg.Connection, *, console: Console) -> None:

@@ -107,6 +107,7 @@ def _prepare(data: Path) -> EmbeddedPostgres:
         system_user = owner_of(cluster) if cluster else None
         if system_user is None:
             system_user, notes = ensure_system_user()
+        system_user.check()
     binaries = _installed_programs()
     if system_user:
         binaries = reachable_programs(binaries, system_user, version=importlib.metadata.version(PACKAGE))

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -87,8 +88,17 @@ def _check_proxy(url: str, environment: Mapping[str, str]) -> None:
         return
     named = [name for name, value in environment.items() if value == proxy and name.lower().endswith("_proxy")]
     variable = ", ".join(sorted(named)) or "the proxy"
-    scheme = urlsplit(proxy if "://" in proxy else f"http://{proxy}").scheme
+    scheme, host = _scheme_and_host_of(proxy)
     if scheme.startswith("socks") and find_spec("socks") is None:
         raise StackError(f"{variable}: a SOCKS proxy needs one package more: {sys.executable} -m pip install PySocks")
-    if not scheme.startswith(("http", "socks")) or not urlsplit(proxy if "://" in proxy else f"//{proxy}").hostname:
+    if not scheme.startswith(("http", "socks")) or not host:
         raise StackError(f"{variable}: {proxy!r} is no proxy's URL, such as http://proxy.example:3128")
+
+
+def _scheme_and_host_of(proxy: str) -> tuple[str, str]:
+    """Return what a proxy's URL says, which may lack a scheme; and of what is no URL, nothing."""
+    with suppress(ValueError):
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        if parts.port != 0:
+            return parts.scheme, parts.hostname or ""
+    return "", ""

@@ -32,6 +32,22 @@ class SystemUser:
         """Become the owner of a file or directory."""
         os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
+    def check(self) -> None:
+        """See that root may become this user, and may give files away; a container can forbid both.
+
+        Raises:
+            StackError: it may not.
+        """
+        try:
+            with tempfile.TemporaryFile() as file:
+                os.chown(file.fileno(), self.uid, self.gid)
+            run_as(self, ["/bin/sh", "-c", ":"])
+        except OSError as error:
+            raise StackError(
+                f"PostgreSQL does not run as root, and root may not become another user here ({error.strerror}): "
+                "start coins as an ordinary user"
+            ) from error
+
     def can_write(self, directory: Path) -> bool:
         """Tell whether a directory can be reached and written, whatever decides on that."""
         return run_as(self, ["/bin/sh", "-c", 'test -w "$0"', str(directory)]).returncode == 0

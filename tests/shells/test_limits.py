@@ -52,8 +52,9 @@ def test_a_limit_is_raised_where_it_may_be(tmp_path: Path) -> None:
         ("--net", "true", r"This machine cannot reach itself at 127.0.0.1 .*: ip link set lo up"),
         ("--mount", "mount -t tmpfs none /proc", r"The processes of this machine cannot be seen: .*/proc.*"),
         ("--mount", "mount -t tmpfs -o ro none /dev/shm", r"Processes cannot share a lock here .*/dev/shm .*"),
+        ("--uts", "true", r"PostgreSQL does not run as root, and .*: start coins as an ordinary user"),
     ],
-    ids=["no loopback", "no /proc", "no shared memory"],
+    ids=["no loopback", "no /proc", "no shared memory", "no other user"],
 )
 def test_what_a_machine_lacks_is_named(namespace: str, prepare: str, says: str, tmp_path: Path) -> None:
     without = ["unshare", "--user", "--map-root-user", namespace, "sh", "-c", f'{prepare} && exec "$@"', "sh"]

@@ -85,6 +85,9 @@ def test_a_home_that_cannot_be_made(tmp_path: Path, ports: list[str]) -> None:
         ("COINGECKO_CALLS_PER_MINUTE", "-1"),
         ("ALL_PROXY", "socks5://127.0.0.1:1"),
         ("https_proxy", "nonsense://proxy.example"),
+        ("https_proxy", "http://[::1"),
+        ("https_proxy", "http://proxy.example:port"),
+        ("ALERT_WEBHOOK_URL", "chat.example/hook"),
     ],
 )
 def test_a_wrong_setting_is_the_first_line_and_named_as_the_user_did(tmp_path: Path, variable: str, value: str) -> None:
