@@ -32,11 +32,12 @@ ENV PATH=/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONPATH=/app PYTHONUNBUFFERED
 # Passes signals on to the program and reaps orphans, in compose and in Kubernetes alike.
 ENTRYPOINT ["dumb-init", "--single-child", "--"]
 
+# Each target ends with its files readable for its user, whatever umask the checkout was made with.
 FROM base AS receiver
 COPY --from=receiver-packages /venv /venv
 COPY sql sql
 COPY receiver receiver
-RUN python -m compileall -q .
+RUN python -m compileall -q . && chmod -R a+rX .
 USER 10001
 CMD ["python", "-m", "receiver"]
 
@@ -44,7 +45,7 @@ FROM base AS standin
 COPY --from=standin-packages /venv /venv
 COPY stack/__init__.py stack/
 COPY stack/standin stack/standin
-RUN python -m compileall -q .
+RUN python -m compileall -q . && chmod -R a+rX .
 USER 10001
 CMD ["python", "-m", "stack.standin", "--host=0.0.0.0", "--port=8080"]
 
@@ -55,7 +56,7 @@ COPY --from=project /project .
 COPY workspace.yaml .
 COPY stack/dagster.yaml /dagster/
 COPY coin_pipeline coin_pipeline
-RUN python -m compileall -q . && install --directory --owner=coins /dagster/storage
+RUN python -m compileall -q . && chmod -R a+rX . /dagster && install --directory --owner=coins /dagster/storage
 ENV DAGSTER_HOME=/dagster
 USER 10001
 CMD ["python", "-m", "coin_pipeline.code_server"]

@@ -1,12 +1,15 @@
 """The engine, the images, and a stack that runs."""
 
 import secrets
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
+from tests.compose.project import PROJECT
 from tests.docker.project import Project, removed_at_the_end
 
 NewProject = Callable[[], Project]
@@ -24,8 +27,9 @@ def engine() -> None:
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """The images of this checkout, built for this run alone."""
-    project = Project(name=random_name(), directory=tmp_path_factory.mktemp("docker") / "images")
+    """The images of this checkout as `umask 077` makes it, built for this run alone."""
+    directory = tmp_path_factory.mktemp("docker")
+    project = Project(name=random_name(), directory=directory / "images", source=private_copy(directory / "checkout"))
     with removed_at_the_end(project):
         project.build()
         yield project
@@ -51,6 +55,16 @@ def stack(new_project: NewProject) -> Iterator[Project]:
     project.up()
     yield project
     project.down()
+
+
+def private_copy(directory: Path) -> Path:
+    """Copy this checkout to where nobody but its owner can read a file of it."""
+    shutil.copytree(
+        PROJECT, directory, ignore=shutil.ignore_patterns(".git", ".venv", ".coins", ".*_cache", "__pycache__")
+    )
+    for path in (directory, *directory.rglob("*")):
+        path.chmod(path.stat().st_mode & 0o700)
+    return directory
 
 
 def random_name() -> str:
