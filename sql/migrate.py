@@ -12,7 +12,7 @@ import alembic.command
 import alembic.config
 import psycopg
 import sqlalchemy as sa
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import PGconn
 from psycopg.sql import SQL, Identifier
 
@@ -20,6 +20,9 @@ from sql import SQL_DIR
 from sql.logins import DAGSTER, GROUP_OF, ensure_login, hand_over_database, password_variable_of
 
 ADVISORY_LOCK = 5004
+
+# Compose makes URLs of them.
+PASSWORDS = ("POSTGRES_PASSWORD", *(password_variable_of(user) for user in (*GROUP_OF, DAGSTER)))
 
 
 def migrate(database_url: str) -> None:
@@ -90,6 +93,12 @@ def main() -> None:
     database_url = os.environ.get("DATABASE_URL")
     if not database_url:
         sys.exit("DATABASE_URL is not set: give the database to migrate, postgresql://user@host/challenge_db")
+    for variable in PASSWORDS:
+        if not stays_itself_in_a_url(os.environ.get(variable, "")):
+            sys.exit(
+                f"{variable} becomes a part of a URL, where some character of it means something else:"
+                " take letters, digits, - and _ only"
+            )
     try:
         ensure_database(database_url)
         migrate(database_url)
@@ -105,6 +114,15 @@ def main() -> None:
                 " that this database has. A volume keeps the one that it was made with: docs/runbook.md, Passwords"
             )
         sys.exit(f"Cannot migrate the database of DATABASE_URL: {str(error).splitlines()[0]}")
+
+
+def stays_itself_in_a_url(password: str) -> bool:
+    """Tell whether libpq reads the same password out of a URL that it was put into as it is."""
+    try:
+        read = conninfo_to_dict(f"postgresql://user:{password}@host/database")
+    except psycopg.ProgrammingError:
+        return False
+    return read.get("password", "") == password and read["host"] == "host"
 
 
 def prepare_dagster_database(admin_url: str, dagster_url: str) -> None:

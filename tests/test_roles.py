@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from sql import SQL_DIR
 from sql.logins import DAGSTER, GROUP_OF, ensure_login, password_variable_of
-from sql.migrate import migrate
+from sql.migrate import migrate, stays_itself_in_a_url
 from stack.postgres import EmbeddedPostgres
 from tests.conftest import create_database
 from tests.test_queries import queries_of
@@ -147,6 +147,23 @@ def test_migrate_makes_the_users_and_hands_dagster_its_database(postgres: Embedd
     for user in GROUP_OF:
         with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
             as_user(postgres.url("with_users_dagster"), user)
+
+
+@pytest.mark.parametrize("password", ["a b", "a@b", "a/b", "a%41b", "a%b"])
+def test_what_a_url_would_change_of_a_password_is_known(password: str) -> None:
+    assert not stays_itself_in_a_url(password)
+    assert stays_itself_in_a_url("a-b_c.d~e!$#:?&+=ä")
+
+
+@pytest.mark.parametrize(("variable", "password"), [("POSTGRES_PASSWORD", "a/b"), ("READER_DB_PASSWORD", "a@b")])
+def test_a_password_that_a_url_would_change_is_named_before_anything_is_done(variable: str, password: str) -> None:
+    environment = {**os.environ, "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing", variable: password}
+    result = subprocess.run(
+        [sys.executable, "-m", "sql.migrate"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"{variable} becomes a part of a URL")
+    assert result.stderr.count("\n") == 1
 
 
 def test_the_server_never_sees_a_password(postgres: EmbeddedPostgres) -> None:

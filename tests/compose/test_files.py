@@ -56,6 +56,18 @@ def test_each_missing_password_stops_compose_with_what_to_do(env_file: Path, tmp
         assert f"required variable {name} is missing a value: run make env" in result.stderr
 
 
+def test_a_checkout_of_git_for_windows_has_no_other_line_ends(tmp_path: Path) -> None:
+    if not (PROJECT / ".git").exists():
+        pytest.skip("this is no checkout")
+    directory = str(tmp_path)
+    clone = ["git", "clone", "--quiet", "--depth=1", "--config=core.autocrlf=true", f"file://{PROJECT}", directory]
+    subprocess.run(clone, check=True)
+    attributes = ["git", "-C", directory, "ls-files", "--eol"]
+    listed = subprocess.run(attributes, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert listed
+    assert [line for line in listed if "w/crlf" in line or "w/mixed" in line] == []
+
+
 def test_the_dockerfile_passes_its_linter() -> None:
     result = subprocess.run(
         [PROGRAMS / "hadolint", "--failure-threshold=info", PROJECT / "Dockerfile"],
@@ -113,6 +125,21 @@ def test_services_start_in_the_order_of_their_needs(services: dict[str, dict[str
     }
     profiles = {name: service["profiles"] for name, service in services.items() if "profiles" in service}
     assert profiles == {"redis": ["redis"], "standin": ["demo"]}
+
+
+def test_images_that_are_built_are_of_one_project_only(env_file: Path) -> None:
+    def built(project: str) -> set[str]:
+        services = services_of(env_file, COMPOSE_PROJECT_NAME=project).values()
+        return {service["image"] for service in services if "build" in service}
+
+    assert built("one") == {"one-receiver", "one-pipeline", "one-standin"}
+    assert built("one").isdisjoint(built("other"))
+
+
+def test_env_is_read_as_an_editor_on_windows_writes_it(env_file: Path, tmp_path: Path) -> None:
+    windows = tmp_path / ".env"
+    windows.write_text(f"\ufeff{env_file.read_text()}", encoding="utf-8", newline="\r\n")
+    assert services_of(windows) == services_of(env_file)
 
 
 def test_only_receiver_and_ui_are_published_and_on_loopback_unless_the_user_says_otherwise(env_file: Path) -> None:
