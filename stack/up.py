@@ -39,6 +39,7 @@ def run_stack(home: Home, *, ports: Ports, console: Console) -> None:
         StackError: it cannot start, or part of it keeps dying.
     """
     raise_limits()
+    command = _command_for(home)
     settings = check_settings(
         _environment(home, ports=ports, url=lambda database: f"postgresql://postgres@/{database}")
     )
@@ -85,7 +86,6 @@ def run_stack(home: Home, *, ports: Ports, console: Console) -> None:
                 _say(console, f"{name} died and was started again; see {home.logs / name}.log")
 
             publish_state()
-            command = _command_for(home)
             _say(
                 console,
                 f"Ready after {time.monotonic() - started:.0f} s.\n\n"

@@ -1,6 +1,7 @@
 """What goes wrong around the stack is one clear line, and an exit code that is not 0."""
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -71,6 +72,13 @@ def test_a_home_that_cannot_be_made(tmp_path: Path, ports: list[str]) -> None:
     assert_one_line(
         run("up", "--home", str(tmp_path / "file" / "home"), *ports), says="cannot be used: Not a directory"
     )
+
+
+def test_a_working_directory_that_is_gone(tmp_path: Path, ports: list[str]) -> None:
+    command = shlex.join([*COINS, "up", "--home", str(tmp_path / "home"), *ports])
+    script = f"mkdir gone && cd gone && rmdir ../gone && exec {command}"
+    result = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert_one_line(result, says="The working directory is gone")
 
 
 @pytest.mark.parametrize(
