@@ -1,13 +1,14 @@
 """How long a coin takes from POST to its row, in a running stack.
 
-Beside it, on the same instance and with the same code, Dagster's own floor: from submitting a job whose first step does
-nothing yet to the start of that step, where plain `dagster api grpc` is the code server.
+Beside it, in the same database and with the same code, Dagster's own floor: from submitting a job whose first step does
+nothing yet to the start of that step, where plain `dagster api grpc` is the code server, and the storage is Dagster's.
 """
 
 import random
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import Any
 import psutil
 import psycopg
 import requests
+import yaml
 
 import stack
 from benchmarks.report import Row, at_most, note
@@ -75,10 +77,12 @@ def compare_latency(state: dict[str, Any], *, posts: int) -> list[Row]:
 
 @contextmanager
 def plain_dagster(state: dict[str, Any]) -> Iterator[str]:
-    """Serve the same code on the same instance by Dagster alone, and yield the URL of a web server for it."""
+    """Serve the same code in the same database by Dagster alone, and yield the URL of a web server for it."""
     environment = psutil.Process(next(each["pid"] for each in state["processes"] if each["name"] == "daemon")).environ()
     ports = {"code": str(free_port()), "ui": str(free_port())}
     programs = Path(sys.executable).parent
+    instance = yaml.safe_load(Path(stack.__file__).with_name("dagster.yaml").read_text())
+    instance["storage"] = {"postgres": instance["storage"]["custom"]["config"]}
     address = ["--host", "127.0.0.1", "--port"]
     workspace = str(Path(stack.__file__).with_name("workspace.yaml"))
     commands = [
@@ -94,12 +98,14 @@ def plain_dagster(state: dict[str, Any]) -> Iterator[str]:
         [str(programs / "dagster-webserver"), "--workspace", workspace, *address, ports["ui"]],
     ]
     processes = []
+    home = tempfile.TemporaryDirectory(prefix="coins-bench-")
+    Path(home.name, "dagster.yaml").write_text(yaml.safe_dump(instance))
     try:
         for command in commands:
             processes.append(
                 subprocess.Popen(
                     command,
-                    env={**environment, "DAGSTER_CODE_SERVER_PORT": ports["code"]},
+                    env={**environment, "DAGSTER_HOME": home.name, "DAGSTER_CODE_SERVER_PORT": ports["code"]},
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                 )
@@ -111,6 +117,7 @@ def plain_dagster(state: dict[str, Any]) -> Iterator[str]:
         for process in processes:
             process.kill()  # where a shell's job ignores SIGINT, Dagster's server ignores SIGTERM too
             process.wait()
+        home.cleanup()
 
 
 def _compare(rows: list[float], floors: list[float]) -> list[Row]:

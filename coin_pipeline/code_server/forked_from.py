@@ -42,7 +42,16 @@ def become() -> None:
     held.listen()
     os.register_at_fork(after_in_child=become_run)
     # What a run imports beside the definitions, seen by comparing its modules at its end.
-    for module in ("coin_pipeline.definitions", "dagster_postgres", "dagster._grpc.impl"):
+    for module in (
+        "coin_pipeline.definitions",
+        "coin_pipeline.storage",
+        "dagster._core.executor.in_process",
+        "dagster._core.storage.local_compute_log_manager",
+        "dagster._core.storage.root",
+        "dagster._core.workspace.autodiscovery",
+        "dagster._grpc.impl",
+        "upath.implementations.local",
+    ):
         importlib.import_module(module)
     gc.collect()
     gc.freeze()  # what is there now is looked through by no run, so its memory stays shared

@@ -146,6 +146,19 @@ def is_gone(process: psutil.Process) -> bool:
         return True
 
 
+@contextmanager
+def frozen(*pids: int) -> Iterator[None]:
+    """Freeze processes for as long as the block lasts."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
 @pytest.fixture(scope="module")
 def dagster(
     postgres: EmbeddedPostgres,

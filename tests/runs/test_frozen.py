@@ -1,12 +1,8 @@
 """What is frozen harms nobody: a run, what it was forked from, the code server, and sessions of PostgreSQL."""
 
-import os
-import signal
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 
 import dagster as dg
 import psycopg
@@ -16,6 +12,7 @@ from tests.runs.conftest import (
     Dagster,
     RunningCodeServer,
     await_nothing_held,
+    frozen,
     is_gone,
     serving,
     start_drain,
@@ -35,19 +32,6 @@ __main__.main()
 def sessions(connection: psycopg.Connection) -> set[int]:
     find = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     return {pid for (pid,) in connection.execute(find).fetchall()}
-
-
-@contextmanager
-def frozen(*pids: int) -> Iterator[None]:
-    """Freeze processes for as long as the block lasts."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize(

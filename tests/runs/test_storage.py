@@ -1,0 +1,49 @@
+"""Dagster's storage: connections are kept, and one that hangs is given up."""
+
+import os
+import signal
+
+import dagster as dg
+import psycopg
+import pytest
+
+from coin_pipeline import storage
+from tests.runs.conftest import Dagster, frozen
+
+
+@pytest.fixture
+def backends(dagster: Dagster) -> set[int]:
+    """What this process has kept, after some use."""
+    for _ in range(3):
+        dagster.instance.get_runs()
+        dagster.instance.get_event_records(dg.EventRecordsFilter(dg.DagsterEventType.RUN_START), limit=1)
+    return sessions(dagster)
+
+
+def sessions(dagster: Dagster) -> set[int]:
+    find = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    with psycopg.connect(dagster.environment["DAGSTER_DATABASE_URL"]) as connection:
+        return {pid for (pid,) in connection.execute(find).fetchall()}
+
+
+def test_a_process_keeps_one_connection_however_many_instances_it_opens(dagster: Dagster, backends: set[int]) -> None:
+    assert len(backends) == 1
+    with dg.DagsterInstance.from_config(str(dagster.home)) as another:
+        another.get_runs()
+    assert sessions(dagster) == backends
+
+
+def test_a_session_that_hangs_is_given_up(
+    dagster: Dagster, backends: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "ANSWER_WITHIN", 0.5)
+    with frozen(*backends):
+        dagster.instance.get_runs()
+        assert sessions(dagster) > backends
+    assert dagster.instance.get_runs() == []
+
+
+def test_a_session_that_has_ended_is_not_used_again(dagster: Dagster, backends: set[int]) -> None:
+    for backend in backends:
+        os.kill(backend, signal.SIGTERM)
+    assert dagster.instance.get_runs() == []
