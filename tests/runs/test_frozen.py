@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="runs start cold
 SOON_DEAF = """
 from coin_pipeline.code_server import __main__, watch
 
-watch.ASK_EVERY, watch.ANSWER_WITHIN = 0.1, 0.5
+watch.ASK_EVERY, watch.ANSWER_WITHIN = 0.1, 1.5
 __main__.main()
 """
 
