@@ -21,7 +21,7 @@ export PIP_USER = 0
 .PHONY: help install env demo up test test-shells test-slow test-docs test-docker test-docker-faults faults soak bench bench-quick check format screenshots lock
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
 install: $(STAMP)  ## Install the pinned requirements and the coins command into .venv
 
