@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.docker_faults, pytest.mark.timeout(900)]
 
 COINS = 30_000
 SERVES_AGAIN = 60.0  # seconds
-INTERVAL = 60.0  # seconds: the longest interval of a health check, and twice its time-out
+INTERVAL = 90.0  # seconds: the longest interval of a health check, and twice its time-out
 SERVICES = ("db", "receiver", "code-location", "daemon", "webserver", "standin")
 DISK = "300m"
 
