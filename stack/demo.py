@@ -95,6 +95,7 @@ def running_stack(home: Home, *options: str, environment: Mapping[str, str] | No
         process = subprocess.Popen(
             [*command, *ports],
             env={**os.environ, **(environment or {})},
+            cwd=home.path,  # the user's may hold modules that are called like ours
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches this process, which then stops the stack

@@ -60,6 +60,7 @@ def check_settings(environment: Mapping[str, str]) -> CheckedSettings:
         subprocess.Popen(
             [sys.executable, "-c", program],
             env=environment,
+            cwd="/",  # the user's may hold modules that are called like ours
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -121,12 +121,13 @@ def libpq_variables(decoy: int) -> dict[str, str]:
     }
 
 
-def make_shadowing_modules(home: Path) -> None:
+def make_shadowing_modules(home: Path) -> Path:
     """Make modules that are called like ours and like those that ours import."""
     directory = home.with_name("modules")
     directory.mkdir()
     for name in ("click", "psycopg", "requests", "receiver", "sql", "stack"):
         (directory / f"{name}.py").write_text("raise RuntimeError('not the module that was meant')")
+    return directory
 
 
 def test_a_shell_that_has_everything_wrong_set(private_directory: Path, decoy: Decoy) -> None:
@@ -134,12 +135,12 @@ def test_a_shell_that_has_everything_wrong_set(private_directory: Path, decoy: D
     variables: dict[str, str] = {}
     for kind in hostile_variables(home.path, decoy=decoy.port).values():
         variables |= kind
-    make_shadowing_modules(home.path)
+    modules = make_shadowing_modules(home.path)
     modes = {directory: directory.stat().st_mode for directory in home.path.parents}
     with (
         bystander(DAGSTER_HOME=str(home.dagster_home)),
         bystander(COINS_STACK="/somewhere/else"),
-        running_stack(home, "--standin", environment=variables) as stack,
+        running_stack(home, "--standin", environment=variables, before=lambda: os.chdir(modules)) as stack,
     ):
         assert_works(stack, environment=variables)
         assert decoy.callers == []

@@ -144,8 +144,12 @@ def test_spew_against_nobody_exits_1(tmp_path: Path) -> None:
     assert "ConnectionError" in result.stdout
 
 
-def test_a_demo_that_is_told_to_stop_leaves_nothing(tmp_path: Path) -> None:
-    demo = subprocess.Popen([*COINS, "demo"], env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.DEVNULL)
+def test_a_demo_that_is_told_to_stop_leaves_nothing(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "click.py").write_text("raise RuntimeError('not the module that was meant')")
+    demo = subprocess.Popen(
+        [*COINS, "demo"], env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.DEVNULL, cwd=elsewhere
+    )
     await_until(lambda: list(tmp_path.glob("*/postgres/PG_VERSION")) != [], seconds=60, what="a stack that starts")
     demo.terminate()
     assert demo.wait(30) != 0
