@@ -69,7 +69,10 @@ RULES = (
     _Rule(names=("PG*",), reason="libpq and PostgreSQL's programs would go to another server, or speak otherwise"),
     _Rule(names=("PYTHON*",), reason="Python would import, warn, write or compile otherwise, down to not starting"),
     _Rule(names=("DAGSTER_*",), reason="Dagster's programs read options and places from them"),
-    _Rule(names=("FLASK_*", "WERKZEUG_*", "GRANIAN_*"), reason="servers read options from them, debugging included"),
+    _Rule(
+        names=("FLASK_*", "WERKZEUG_*", "GRANIAN_*", "UVICORN_*", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS"),
+        reason="servers read options from them, debugging included, or do not start",
+    ),
     _Rule(names=("PROMETHEUS_*", "prometheus_*"), reason="metrics would be kept in a directory that is not ours"),
     _Rule(names=("GRPC_*", "grpc_*", "no_grpc_*"), reason="gRPC is for this machine only, and would be led off it"),
     _Rule(names=("LANG", "LC_*"), reason="programs refuse a locale that is not installed", drops=_names_no_locale),
@@ -89,6 +92,7 @@ RULES = (
 
 SET = {
     "PYTHONUTF8": "1",  # paths and ids are UTF-8, whatever the terminal is
+    "PGPASSFILE": f"{os.devnull}/none",  # libpq warns at each connection of a ~/.pgpass that others can read
     "NETRC": os.devnull,  # a `default` line of ~/.netrc would be sent to CoinGecko and to the receiver
 }
 SETTINGS = {"DAGSTER_UI_PORT"}  # of ours, whose names the rules would match

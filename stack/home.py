@@ -183,9 +183,10 @@ def home_at(path: Path | None) -> Home:
         StackError: the working directory is gone, or the path cannot be used.
     """
     chosen = path or os.environ.get("COINS_HOME") or ".coins"
-    if "\n" in str(chosen):
-        raise StackError(f"The home {str(chosen)!r} has a line end in its path, which PostgreSQL cannot bear")
     try:
-        return Home(Path(os.path.realpath(os.path.expanduser(chosen))))  # noqa: PTH111 (these bear a loop, and no HOME)
+        home = os.path.realpath(os.path.expanduser(chosen))  # noqa: PTH111 (these bear a loop, and no HOME)
     except FileNotFoundError as error:
         raise StackError(f"The working directory is gone, in which {chosen} would be: go to another one") from error
+    if re.search("[\n\ud800-\udfff]", home):
+        raise StackError(f"The path {home!r} holds a line end, or what is no UTF-8: give another directory with --home")
+    return Home(Path(home))

@@ -61,6 +61,7 @@ def hostile_variables(home: Path, *, decoy: int) -> dict[str, dict[str, str]]:
             "WERKZEUG_SERVER_FD": "0",
             "WERKZEUG_RUN_MAIN": "true",
             "GRANIAN_PORT": "1",
+            "WEB_CONCURRENCY": "2",
         },
         "gRPC": {"GRPC_POLL_STRATEGY": "nonsense", "GRPC_VERBOSITY": "debug"},
         "settings in another case": {
@@ -69,7 +70,7 @@ def hostile_variables(home: Path, *, decoy: int) -> dict[str, dict[str, str]]:
         },
         "directories": {
             "TMPDIR": str(home / ("long" * 30)),
-            "HOME": "/nonexistent",
+            "HOME": str(home.with_name("modules")),
             "NETRC": str(home / "netrc"),
             "XDG_RUNTIME_DIR": "/nonexistent",
             "XDG_CONFIG_HOME": "/nonexistent",
@@ -127,6 +128,7 @@ def make_shadowing_modules(home: Path) -> Path:
     directory.mkdir()
     for name in ("click", "psycopg", "requests", "receiver", "sql", "stack"):
         (directory / f"{name}.py").write_text("raise RuntimeError('not the module that was meant')")
+    (directory / ".pgpass").touch(mode=0o644)  # libpq warns of it
     return directory
 
 

@@ -81,6 +81,11 @@ def test_a_working_directory_that_is_gone(tmp_path: Path, ports: list[str]) -> N
     assert_one_line(result, says="The working directory is gone")
 
 
+@pytest.mark.parametrize("name", ["a\nb", "\udcff"])
+def test_a_home_whose_path_programs_cannot_bear(tmp_path: Path, ports: list[str], name: str) -> None:
+    assert_one_line(run("up", "--home", str(tmp_path / name), *ports), says="holds a line end, or what is no UTF-8")
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
