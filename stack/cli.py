@@ -104,7 +104,8 @@ def spew_command(
 def psql(arguments: tuple[str, ...]) -> None:
     """Open psql on the running stack's challenge_db. -? lists its arguments."""
     state = home_at(None).read_state()
-    os.execv(state["psql"], [state["psql"], state["database_url"], *arguments])
+    # By its option: with POSIXLY_CORRECT set, no option is taken after an argument.
+    os.execv(state["psql"], [state["psql"], "-d", state["database_url"], *arguments])
 
 
 @coins.command()

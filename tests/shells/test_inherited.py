@@ -85,6 +85,7 @@ def hostile_variables(home: Path, *, decoy: int) -> dict[str, dict[str, str]]:
             "MALLOC_ARENA_MAX": "1",
             "SQLALCHEMY_WARN_20": "1",
             "MAKEFLAGS": "-j8",
+            "POSIXLY_CORRECT": "1",
         },
     }
 
