@@ -6,6 +6,7 @@ for one that does not answer: its daemon, its web server and the code server, wh
 
 import multiprocessing
 import select
+import sys
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Self, cast
@@ -54,4 +55,5 @@ def wait(connection: Any) -> None:  # noqa: ANN401 (it has no types)
             raise OperationalError(f"PostgreSQL has not answered within {ANSWER_WITHIN:.0f} s")
 
 
-extensions.set_wait_callback(wait)
+if sys.argv[1:3] != ["instance", "migrate"]:  # whose statements build indexes, and take what they take
+    extensions.set_wait_callback(wait)

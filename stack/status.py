@@ -103,7 +103,9 @@ def problems_of_dagster(failing: list[dict[str, Any]], *, silent_seconds: float 
     if silent_seconds is None or silent_seconds > BEATS_WITHIN:
         problems.append("Dagster's daemon does not beat: nothing starts by itself")
     if is_deaf:
-        problems.append("the code server is deaf: no run starts; it ends by itself within 20 s, and is started again")
+        problems.append(
+            "the code server is deaf: no run starts; unless it is frozen, it ends within 20 s and is started again"
+        )
     return problems
 
 

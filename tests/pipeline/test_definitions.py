@@ -93,6 +93,7 @@ PRIVATE = {
         "dagster._core.storage.event_log.schema.AssetCheckExecutionsTable",
         "dagster._core.storage.event_log.sql_event_log.SqlEventLogStorage",
     },
+    "coin_pipeline/storage.py": {"dagster._serdes.ConfigurableClassData"},
 }
 
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import dagster as dg
 import psycopg
@@ -47,3 +49,13 @@ def test_a_session_that_has_ended_is_not_used_again(dagster: Dagster, backends: 
     for backend in backends:
         os.kill(backend, signal.SIGTERM)
     assert dagster.instance.get_runs() == []
+
+
+@pytest.mark.parametrize(("arguments", "bounded"), [("daemon run", "True"), ("instance migrate", "False")])
+def test_all_waits_are_bounded_but_those_of_a_migration(arguments: str, bounded: str) -> None:
+    program = (
+        f"import sys; sys.argv[1:] = {arguments.split()}; import coin_pipeline.storage;"
+        " from psycopg2.extensions import get_wait_callback; print(get_wait_callback() is not None)"
+    )
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert printed.split() == [bounded]
