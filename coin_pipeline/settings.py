@@ -10,6 +10,7 @@ from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coin_pipeline.coingecko.budget import Account
+from sql.database_url import options_in
 
 VISIBLE = re.compile("[!-~]+")
 
@@ -45,6 +46,12 @@ class PipelineSettings(BaseSettings):
     retention_days: Annotated[int, Field(ge=1, le=10_000)] = 30
     alert_webhook_url: SecretStr | None = None
     coins_refresh_after_days: Annotated[int, Field(ge=0, le=10_000)] = 7
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_a_database(cls, value: str) -> str:
+        options_in(value)
+        return value
 
     @field_validator("coingecko_api_key")
     @classmethod

@@ -21,7 +21,10 @@ ANSWER_WITHIN = 15.0  # seconds, as long as a statement of Dagster's web server 
 
 
 class KeptStorage(DagsterPostgresStorage):
-    """The same tables and statements; all in a process share a pool, so that one opened for a tick costs nothing."""
+    """The same tables and statements; all in a process share a pool, so that one opened for a tick costs nothing.
+
+    The web server makes pools of its own, which keep connections too.
+    """
 
     def __init__(self, postgres_url: str, **options: Any) -> None:  # noqa: ANN401 (as Dagster has it)
         super().__init__(postgres_url, **options)
@@ -50,8 +53,9 @@ def wait(connection: Any) -> None:  # noqa: ANN401 (it has no types)
         psycopg2.OperationalError: it has not in time; psycopg2 closes the connection.
     """
     while (state := connection.poll()) != extensions.POLL_OK:
-        reads, writes = ([connection], []) if state == extensions.POLL_READ else ([], [connection])
-        if select.select(reads, writes, [], ANSWER_WITHIN) == ([], [], []):
+        poll = select.poll()  # which takes descriptors of any number
+        poll.register(connection, select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
+        if not poll.poll(1000 * ANSWER_WITHIN):
             raise OperationalError(f"PostgreSQL has not answered within {ANSWER_WITHIN:.0f} s")
 
 

@@ -7,11 +7,12 @@ from typing import Annotated, Self
 
 from limits import parse_many
 from limits.storage import storage_from_string
-from psycopg import ProgrammingError
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
 from psycopg.pq import PGconn
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from sql.database_url import options_in
 
 KEY = re.compile("[!-~]+")  # what a header can hold
 KEY_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -41,12 +42,7 @@ class ReceiverSettings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _is_a_database(cls, value: str) -> str:
-        try:
-            given = conninfo_to_dict(value)
-        except ProgrammingError as error:
-            raise ValueError(
-                "give a connection string of libpq, such as postgresql://user@host/challenge_db"
-            ) from error
+        given = options_in(value)
         # The rest is looked at by libpq when it connects; to a socket where no server can be it gets no further.
         hosts = str(given.get("host") or os.environ.get("PGHOST", ""))
         places = [NOWHERE] * (hosts.count(",") + 1)

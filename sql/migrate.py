@@ -17,6 +17,7 @@ from psycopg.pq import PGconn
 from psycopg.sql import SQL, Identifier
 
 from sql import SQL_DIR
+from sql.database_url import options_in
 from sql.logins import DAGSTER, GROUP_OF, ensure_login, hand_over_database, password_variable_of
 
 ADVISORY_LOCK = 5004
@@ -90,15 +91,8 @@ def main() -> None:
 
     `DATABASE_URL` is an administrator's. Where there are passwords for the services' users, these are made too.
     """
-    database_url = os.environ.get("DATABASE_URL")
-    if not database_url:
-        sys.exit("DATABASE_URL is not set: give the database to migrate, postgresql://user@host/challenge_db")
-    for variable in PASSWORDS:
-        if not stays_itself_in_a_url(os.environ.get(variable, "")):
-            sys.exit(
-                f"{variable} becomes a part of a URL, where some character of it means something else:"
-                " take letters, digits, - and _ only"
-            )
+    check_environment()
+    database_url = os.environ["DATABASE_URL"]
     try:
         ensure_database(database_url)
         migrate(database_url)
@@ -114,6 +108,23 @@ def main() -> None:
                 " that this database has. A volume keeps the one that it was made with: docs/runbook.md, Passwords"
             )
         sys.exit(f"Cannot migrate the database of DATABASE_URL: {str(error).splitlines()[0]}")
+
+
+def check_environment() -> None:
+    """End with one line, that holds no password, where what was set cannot be meant."""
+    if not os.environ.get("DATABASE_URL"):
+        sys.exit("DATABASE_URL is not set: give the database to migrate, postgresql://user@host/challenge_db")
+    for variable in ("DATABASE_URL", "DAGSTER_DATABASE_URL"):
+        try:
+            options_in(os.environ.get(variable, ""))
+        except ValueError as error:
+            sys.exit(f"{variable}: {error}")
+    for variable in PASSWORDS:
+        if not stays_itself_in_a_url(os.environ.get(variable, "")):
+            sys.exit(
+                f"{variable} becomes a part of a URL, where some character of it means something else:"
+                " take letters, digits, - and _ only"
+            )
 
 
 def stays_itself_in_a_url(password: str) -> bool:

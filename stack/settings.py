@@ -26,8 +26,8 @@ READ_PIPELINE_SETTINGS = """
 import json
 from coin_pipeline.settings import read_settings
 settings = read_settings()
-# A run that ends overlaps the next one; each has a session for each call, and two for itself.
-sessions = 2 * settings.lookup_runs * (settings.coingecko_concurrency + 2)
+# A run that ends overlaps the next one; each has a session for each call, and three for itself.
+sessions = 2 * settings.lookup_runs * (settings.coingecko_concurrency + 3)
 print(json.dumps({"base_url": settings.base_url, "sessions": sessions}))
 """
 SESSIONS_OF_OTHERS = 40  # the sensors' 2, Dagster's 10 or so, and the user's; twice of that, since more cost little
@@ -93,7 +93,7 @@ def _check_proxy(url: str, environment: Mapping[str, str]) -> None:
     if scheme.startswith("socks") and find_spec("socks") is None:
         raise StackError(f"{variable}: a SOCKS proxy needs one package more: {sys.executable} -m pip install PySocks")
     if not scheme.startswith(("http", "socks")) or not host:
-        raise StackError(f"{variable}: {proxy!r} is no proxy's URL, such as http://proxy.example:3128")
+        raise StackError(f"{variable}: it is no proxy's URL, such as http://proxy.example:3128")
 
 
 def _scheme_and_host_of(proxy: str) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -82,7 +83,8 @@ def run_stack(home: Home, *, ports: Ports, console: Console) -> None:
                 )
 
             def note_restart(name: str) -> None:
-                publish_state()
+                with suppress(OSError):  # a full disk: what runs goes on
+                    publish_state()
                 _say(console, f"{name} died and was started again; see {home.logs / name}.log")
 
             publish_state()

@@ -60,3 +60,20 @@ def test_every_program_goes_where_libpq_would(
     accepted = ReceiverSettings().database_url
     for url in (accepted, variables["DATABASE_URL"]):
         assert Database(url=url).read(b"SELECT current_database()").rows == [(name,)]
+
+
+@pytest.mark.parametrize("url", ["postgres//user:secret@host/db", "postgresql://user:secret%zz@host/db", "nonsense"])
+def test_what_is_no_database_is_told_without_its_password(url: str, tmp_path: Path) -> None:
+    for program in ("sql.migrate", "coin_pipeline.code_server", "receiver"):
+        told = subprocess.run(
+            [sys.executable, "-m", program],
+            env={**os.environ, "DATABASE_URL": url, "DAGSTER_DATABASE_URL": "", "DAGSTER_HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (told.returncode, told.stdout) == (1, "")
+        assert (
+            told.stderr
+            == "DATABASE_URL: give a connection string of libpq, such as postgresql://user@host/challenge_db\n"
+        )

@@ -93,14 +93,14 @@ BAN = Refusal(
 )
 BAN_TEXT = re.compile(rb"\b1015\b")
 
-# A 404 that does not say `{"error": "coin not found"}` or the like. CoinGecko's own for a path that it does not have is
-# `{"error": "Incorrect path. Please check https://docs.coingecko.com/"}`; what is no CoinGecko has its own page. An
-# id that is no good segment of a path meets that too, so that a probe has to tell.
+# A 404 that is not about a coin, as `{"error": "coin not found"}` is. CoinGecko's own for a path that it has not is
+# `{"error": "Incorrect path. Please check https://docs.coingecko.com/"}`; what is no CoinGecko has its own page. An id
+# that is no good segment of a path meets that too, so that a probe has to tell.
 WRONG_PATH = Refusal(
     cause="access",
     says="what answers has no tickers of coins there: check COINGECKO_BASE_URL",
 )
-WRONG_PATH_TEXT = re.compile(r"\bpath\b", re.IGNORECASE)
+ABOUT_A_COIN = re.compile(rb"\bcoin\b", re.IGNORECASE)
 
 # The status, where there is no such code.
 BY_STATUS: dict[int, Meaning] = {
@@ -183,12 +183,12 @@ def meaning_of(status: int, *, code: int | None, content: object, body: bytes) -
         status: the HTTP status.
         code: CoinGecko's error code, where it has one.
         content: what its JSON holds; None where it has none.
-        body: looked at for the CDN's ban.
+        body: looked at for the CDN's ban, and for whether it is about a coin.
     """
     if code in BY_CODE:
         return BY_CODE[code]
     by_status = BY_STATUS.get(status, ANY_OTHER_STATUS)
-    if by_status is Plain.UNKNOWN_COIN and code is None and not _is_about_the_coin(content):
+    if by_status is Plain.UNKNOWN_COIN and not (isinstance(content, dict) and ABOUT_A_COIN.search(body)):
         return WRONG_PATH
     if code is not None and by_status in {Plain.ANSWER, ANY_OTHER_STATUS}:
         return BY_STATUS.get(code, BY_STATUS[401])
@@ -208,12 +208,6 @@ def error_code_in(content: object) -> int | None:
         if code.isdecimal() and len(code) <= LONGEST_CODE and int(code) and int(code) not in CODES_OF_THE_CDN:
             return int(code)
     return None
-
-
-def _is_about_the_coin(content: object) -> bool:
-    """Tell whether a 404 is CoinGecko's word on the coin."""
-    words = _member(content, "error")
-    return isinstance(words, str) and not WRONG_PATH_TEXT.search(words)
 
 
 def _is_envelope(content: object) -> bool:

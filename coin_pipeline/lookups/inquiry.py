@@ -9,7 +9,13 @@ from typing import TypeVar
 
 from coin_pipeline.coingecko.budget import Purpose, RateBudget
 from coin_pipeline.coingecko.client import CoinGeckoClient
-from coin_pipeline.coingecko.errors import BrokenOffError, CoinGeckoError, RefusedError, UnreachableError
+from coin_pipeline.coingecko.errors import (
+    BrokenOffError,
+    CoinGeckoError,
+    RefusedError,
+    StaleConnectionError,
+    UnreachableError,
+)
 from coin_pipeline.lookups.catalog import Catalog
 
 PATIENCE = 3.0  # seconds that lookups wait for an answer to go by: the list has 2 MB
@@ -118,7 +124,7 @@ class Inquiry:
                 self._budget.pause_for(error)
                 if error.cause in {"access", "address"}:
                     raise
-        except BrokenOffError:
+        except (BrokenOffError, StaleConnectionError):
             otherwise()
         except UnreachableError as error:
             self._budget.note_failure(reason=f"CoinGecko does not answer: {error}", is_of_coin=False)

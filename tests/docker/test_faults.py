@@ -103,8 +103,9 @@ def await_serving(project: Project, traffic: Traffic) -> None:
     takes = await_true(
         lambda: traffic.post(["bitcoin"]).is_acknowledged, seconds=SERVES_AGAIN, what="POSTs are accepted"
     )
-    ((since,),) = project.rows("SELECT now()", user="postgres")
-    looks_up = f"SELECT FROM coin_lookups WHERE looked_up_at > '{since}'"
+    # A database that is being killed may still have taken that POST.
+    await_true(lambda: clock_of(project) is not None, seconds=SERVES_AGAIN, what="the database answers")
+    looks_up = f"SELECT FROM coin_lookups WHERE looked_up_at > '{clock_of(project)}'"
     took = {
         "POSTs": takes,
         "lookups": await_true(
@@ -114,6 +115,11 @@ def await_serving(project: Project, traffic: Traffic) -> None:
         "health": await_true(lambda: are_healthy(project), seconds=INTERVAL, what="all are shown healthy"),
     }
     print({name: round(seconds, 1) for name, seconds in took.items()})  # noqa: T201 (what a run is for, with -s)
+
+
+def clock_of(project: Project) -> object:
+    """Return the database's time."""
+    return project.rows("SELECT now()", user="postgres")[0][0]
 
 
 def are_healthy(project: Project) -> bool:

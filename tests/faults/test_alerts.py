@@ -1,7 +1,5 @@
 """An alert comes soon after a run has failed, whatever else goes on."""
 
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,6 +10,7 @@ import requests
 
 from stack.home import Home
 from stack.standin.market import coin_ids
+from tests.runs.conftest import frozen
 from tests.stack.conftest import RunningStack, await_until, chat, running_stack
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
@@ -70,19 +69,15 @@ def draining(stack: RunningStack) -> Iterator[None]:
 
 
 @contextmanager
-def frozen(stack: RunningStack, sessions: str, *, at_least: int) -> Iterator[None]:
+def frozen_sessions(stack: RunningStack, sessions: str, *, at_least: int) -> Iterator[None]:
     await_until(lambda: len(stack.rows(sessions)) >= at_least, seconds=30, what="sessions")
-    backends = [backend for (backend,) in stack.rows(sessions)]
-    for backend in backends:
-        os.kill(backend, signal.SIGSTOP)
-    yield
-    for backend in backends:
-        os.kill(backend, signal.SIGCONT)
+    with frozen(*(backend for (backend,) in stack.rows(sessions))):
+        yield
 
 
 @contextmanager
 def one_hangs(stack: RunningStack) -> Iterator[None]:
-    with frozen(stack, OF_A_TICK, at_least=1):
+    with frozen_sessions(stack, OF_A_TICK, at_least=1):
         yield
 
 
@@ -90,7 +85,7 @@ def one_hangs(stack: RunningStack) -> Iterator[None]:
 def six_hang(stack: RunningStack) -> Iterator[None]:
     """Freeze sessions of a tick, of a drain and of the receiver; not those that may hold a lock of all PostgreSQL's."""
     begin_drain(stack)
-    with frozen(stack, f"{SESSIONS} AND state = 'idle'", at_least=6):
+    with frozen_sessions(stack, f"{SESSIONS} AND state = 'idle'", at_least=6):
         yield
 
 
@@ -103,7 +98,7 @@ def test_an_alert_comes_while_the_sessions_of_dagster_itself_hang(stack: Running
     stack.execute("DELETE FROM alerts")
     fail_a_run(stack)
     others = "SELECT pid FROM pg_stat_activity WHERE datname = 'dagster'"
-    with frozen(stack, others, at_least=1):
+    with frozen_sessions(stack, others, at_least=1):
         await_until(lambda: stack.rows(ALERTED) != [], seconds=45, what="an alert")
 
 

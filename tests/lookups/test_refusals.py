@@ -163,14 +163,27 @@ BY_STATUS_EXPECTED: dict[int, Refused | str] = {
 NOT_ABOUT_A_COIN = '{"error": "Incorrect path. Please check https://docs.coingecko.com/"}'
 
 
-@pytest.mark.parametrize("body", ["", "<html>", "[]", NOT_ABOUT_A_COIN, '{"status": {"error_code": 0}}', "null"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "<html>the coin</html>",
+        "[]",
+        NOT_ABOUT_A_COIN,
+        '{"status": {"error_code": 0}}',
+        '{"error": "Not Found"}',
+        "null",
+    ],
+)
 def test_without_a_code_the_status_decides(body: str) -> None:
     assert BY_STATUS_EXPECTED.keys() | {200, 407} | set(range(500, 600)) == BY_STATUS.keys()
     for status, expected in BY_STATUS_EXPECTED.items():
         assert_is(ask(status, body), expected, status=status)
 
 
-@pytest.mark.parametrize("body", ['{"error": "words"}', '{"status": {"error_code": 404}}', '{"error_code": 31337}'])
+@pytest.mark.parametrize(
+    "body", ['{"error": "Coin not found"}', '{"status": {"error_code": 404, "error_message": "no such coin"}}']
+)
 def test_a_404_in_coingeckos_words_is_an_unknown_coin(body: str) -> None:
     assert_is(ask(404, body), UNKNOWN, status=404)
 

@@ -11,6 +11,7 @@ import pytest
 
 from coin_pipeline import storage
 from tests.runs.conftest import Dagster, frozen
+from tests.stack.conftest import await_until
 
 
 @pytest.fixture
@@ -19,6 +20,7 @@ def backends(dagster: Dagster) -> set[int]:
     for _ in range(3):
         dagster.instance.get_runs()
         dagster.instance.all_logs("none")
+    await_until(lambda: len(sessions(dagster)) == 1, seconds=10, what="the others are closed")
     return sessions(dagster)
 
 
@@ -29,7 +31,6 @@ def sessions(dagster: Dagster) -> set[int]:
 
 
 def test_a_process_keeps_one_connection_however_many_instances_it_opens(dagster: Dagster, backends: set[int]) -> None:
-    assert len(backends) == 1
     with dg.DagsterInstance.from_config(str(dagster.home)) as another:
         another.get_runs()
     assert sessions(dagster) == backends

@@ -61,5 +61,5 @@ def test_a_code_server_that_is_deaf_a_daemon_that_is_silent_and_ticks_that_fail_
     assert problems_of_dagster(failing, silent_seconds=100, is_deaf=True) == [
         "a_sensor fails: psycopg.errors.UndefinedTable: no such table",
         "Dagster's daemon does not beat: nothing starts by itself",
-        "the code server is deaf: no run starts; it ends by itself within 20 s, and is started again",
+        "the code server is deaf: no run starts; unless it is frozen, it ends within 20 s and is started again",
     ]
