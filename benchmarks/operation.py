@@ -36,9 +36,9 @@ def measure(size: Size) -> Section:
     ]
     conditions = (
         f"`coins up --standin` on an idle machine; {POSTS[size]} POSTs of one coin each, and between them a job of"
-        " Dagster's whose first step does nothing, started by plain `dagster api grpc` on an instance of its own in the same database, each after"
-        " all runs had ended. Memory after that, in which a page"
-        " that several processes share counts in parts; a process's children included."
+        " Dagster's whose first step does nothing, started by plain `dagster api grpc` on an instance of its own in"
+        " the same database, each after all runs had ended. Memory after that, in which a page that several processes"
+        " share counts in parts; a process's children included."
     )
     return Section(title="Operation", conditions=conditions, rows=rows)
 
