@@ -64,7 +64,7 @@ demo: $(RUNTIME_STAMP)  ## Run the whole way once, offline, in about half a minu
 up: $(RUNTIME_STAMP)  ## Run the stack against the real CoinGecko until Ctrl-C
 	@$(BIN)/coins up
 
-test: check  ## Run the checks and every test, in three processes
+test: check  ## Run the checks and the tests, in three processes
 	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-shells: install  ## Start coins under each kind of thing that a shell or a machine can do to it

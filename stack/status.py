@@ -1,6 +1,6 @@
 """`coins status`: how the running stack is doing."""
 
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 
 import psutil
@@ -130,7 +130,10 @@ def print_status(status: dict[str, Any], *, console: Console) -> None:
         bound = " with this month's credit" if pipeline["calls_per_month"] else ""
         table.add_row("refresh", f"each coin every {_days(pipeline['refresh_every_days'])}{bound}")
     if pipeline["paused_until"]:
-        table.add_row("paused", f"until {pipeline['paused_until']:%Y-%m-%d %H:%M:%S}: {pipeline['pause_reason']}")
+        table.add_row(
+            "paused",
+            f"until {pipeline['paused_until'].astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC: {pipeline['pause_reason']}",
+        )
     elif pipeline["calls_left"] is not None and pipeline["pending"] > pipeline["calls_left"]:
         table.add_row("done in", "more than this month: it has fewer calls left than ids are pending")
     elif pipeline["pending"] and pipeline["calls_per_minute"]:
