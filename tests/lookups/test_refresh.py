@@ -77,7 +77,7 @@ def test_the_same_answer_changes_nothing_and_is_good_for_another_week(
     assert outcomes(connection) == {old_coin: ["added"]}
 
 
-@pytest.mark.parametrize("fault", ["status-404", "status-503", "not-json", "truncated"])
+@pytest.mark.parametrize("fault", ["404-coin", "status-503", "not-json", "truncated"])
 def test_a_refresh_that_fails_changes_nothing_and_is_not_tried_again_at_once(
     connection: psycopg.Connection, pool: ConnectionPool, standin: RunningStandIn, old_coin: str, fault: str
 ) -> None:

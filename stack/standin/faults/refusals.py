@@ -106,6 +106,7 @@ REFUSALS: dict[str, Callable[[int], flask.Response]] = {
     "429-reset": lambda _: refusal(429, **{"x-ratelimit-reset": _reset_time()}),
     "429-html": lambda _: _html("Attention Required! | Cloudflare", 429),
     "403-html": lambda _: _html("Attention Required! | Cloudflare", 403),
+    "404-coin": lambda _: _refusal('{"error": "coin not found"}', 404, "application/json"),
     "404-html": lambda _: _html("404 Not Found", 404),  # what is no CoinGecko, or no path of its API
     "404-path": lambda _: _refusal(
         '{"error": "Incorrect path. Please check https://docs.coingecko.com/"}', 404, "application/json"
